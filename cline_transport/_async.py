@@ -1,0 +1,234 @@
+"""The loop and the body stream of asynchronous clients (asyncio, trio). `_sync` is its twin."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import anyio
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation
+
+from cline_transport._exchange import EXCHANGE, Exchange, Family
+from cline_transport._http_spans import AttemptSpans
+from cline_transport._protocols import Clock, RequestLike, ResponseLike
+from cline_transport.retry import RetryThrottle
+from cline_transport.settings import Settings
+from cline_transport.telemetry import Telemetry, logger
+
+__all__ = ["AsyncBody", "AsyncLoop"]
+
+RequestT = TypeVar("RequestT", bound=RequestLike)
+ResponseT = TypeVar("ResponseT", bound=ResponseLike)
+
+
+class AsyncLoop(Generic[RequestT, ResponseT]):
+    """Attempts until the call's state machine says that one is the last."""
+
+    def __init__(
+        self,
+        family: Family[RequestT, ResponseT],
+        transport: Any,
+        body: Callable[[Any, Exchange[RequestT, ResponseT]], Any],
+        *,
+        settings: Settings | None,
+        tracer_provider: Any,
+        meter_provider: Any,
+    ) -> None:
+        self.settings = Settings() if settings is None else settings
+        self.clock = Clock()
+        self.sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+        self.spans = AttemptSpans(
+            family.name,
+            "handle_async_request",
+            transport,
+            self._exchange_traced,
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+        )
+        self._family = family
+        self._transport = transport
+        self._body = body
+        self._telemetry = Telemetry(tracer_provider, enabled=self.settings.telemetry.enabled)
+        self._throttle = RetryThrottle()
+
+    async def handle(self, request: RequestT) -> ResponseT:
+        """Send the request, as often as the policy says; return the response to deliver."""
+        settings = self.settings
+        if not settings.enabled:
+            response: ResponseT = await self._transport.handle_async_request(request)
+            return response
+        exchange = Exchange(
+            self._family,
+            request,
+            settings=settings,
+            throttle=self._throttle,
+            clock=self.clock,
+            telemetry=self._telemetry,
+        )
+        try:
+            await self._attempt(exchange, 0.0)
+            while (wait := exchange.wait()) is not None:
+                await self.sleep(wait)
+                await self._attempt(exchange, wait)
+            return exchange.deliver(self._body)
+        except BaseException as exc:
+            exchange.abandon(exc)
+            raise
+
+    async def _attempt(self, exchange: Exchange[RequestT, ResponseT], wait: float) -> None:
+        request = exchange.begin(wait)
+        try:
+            if exchange.telemetry.traced and self.settings.telemetry.attempt_spans:
+                with exchange.telemetry.current():
+                    await self.spans.send(request)
+            else:
+                await self._exchange(self._transport.handle_async_request, request)
+        except Exception as exc:
+            if exc is exchange.exception:
+                return
+            # An instrumentation failed, or a hook of it: the call goes on without.
+            logger.debug("the HTTP span of an attempt failed", exc_info=True)
+            if exchange.decided:
+                return
+            if exchange.sent:
+                raise
+        else:
+            return
+        try:
+            await self._exchange(self._transport.handle_async_request, exchange.begin(wait))
+        except Exception as exc:
+            if exc is not exchange.exception:
+                raise
+
+    async def _exchange_traced(
+        self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT
+    ) -> ResponseT:
+        with suppress_http_instrumentation():
+            return await self._exchange(send, request)
+
+    async def _exchange(
+        self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT
+    ) -> ResponseT:
+        """Send, and read what has to be read before the attempt can be ruled on."""
+        exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE]
+        exchange.sent = True
+        try:
+            response = await send(request)
+            raw, complete = await self._read(exchange, response)
+        except Exception as exc:
+            exchange.failed(exc)
+            raise
+        try:
+            exchange.received(response, raw, complete=complete)
+        finally:
+            if not exchange.passes_on:
+                await _close(response.stream)
+        return response
+
+    async def _read(
+        self, exchange: Exchange[RequestT, ResponseT], response: ResponseT
+    ) -> tuple[bytes | None, bool]:
+        """Read the body if it may hold an error; what is too long to be one is read later."""
+        plan, limit = exchange.plan(response)
+        if plan not in ("error", "json"):
+            return None, False
+        chunks: list[bytes] = []
+        size = 0
+        stream = response.stream
+        iterator: AsyncIterator[bytes] = stream.__aiter__()
+        try:
+            async for chunk in iterator:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    exchange.rest = _Resumed(chunks, iterator, stream)
+                    break
+        except BaseException as exc:
+            await _close(stream)
+            if plan == "json" or not isinstance(exc, Exception):
+                raise
+            # The status is known: this is an HTTP error, with what has come of its body.
+            exchange.rest = _Resumed(chunks, _failing(exc), stream)
+        return b"".join(chunks)[:limit], exchange.rest is None
+
+
+async def _failing(exc: Exception) -> AsyncIterator[bytes]:
+    raise exc
+    yield
+
+
+async def _close(stream: Any) -> None:
+    # Cancelled or not: a connection must not stay checked out.
+    with anyio.CancelScope(shield=True):
+        await stream.aclose()
+
+
+class _Resumed:
+    """A stream of which some chunks were read ahead."""
+
+    def __init__(self, chunks: list[bytes], rest: AsyncIterator[bytes], stream: Any) -> None:
+        self._chunks = chunks
+        self._rest = rest
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+        self._chunks.clear()
+        async for chunk in self._rest:
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class AsyncBody:
+    """The body of a delivered response: inspected as it passes, its end reported once.
+
+    It is its own iterator: to iterate it again goes on where the last iteration stopped.
+    """
+
+    def __init__(self, stream: Any, exchange: Exchange[Any, Any]) -> None:
+        self._stream = stream
+        self._exchange = exchange
+        self._iterator: AsyncIterator[bytes] = stream.__aiter__()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        exchange = self._exchange
+        while True:
+            error = exchange.raised()
+            if error is not None:
+                await self.aclose()
+                raise error
+            try:
+                chunk = await self._iterator.__anext__()
+            except StopAsyncIteration:
+                rest = exchange.on_end()
+                if not rest and exchange.raised() is None:
+                    raise
+                chunk = rest
+            except BaseException as exc:
+                exchange.on_body_exception(exc)
+                raise
+            else:
+                chunk = exchange.on_chunk(chunk)
+            if chunk:
+                return chunk
+
+    async def aclose(self) -> None:
+        """Close the stream beneath; the call is over."""
+        try:
+            await self._stream.aclose()
+            # What is left of a generator would end in the event loop's finaliser, with a warning
+            # on trio. It cannot be closed while another task reads it: then that task ends it.
+            with suppress(RuntimeError):
+                await getattr(self._iterator, "aclose", _nothing)()
+        finally:
+            self._exchange.on_close()
+
+
+async def _nothing() -> None: ...

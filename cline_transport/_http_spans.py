@@ -1,0 +1,144 @@
+"""The HTTP span of each attempt: made by opentelemetry-instrumentation-httpx, never doubled.
+
+Three ways in, decided anew for each attempt, so the order in which things are loaded is of no
+account:
+
+* The application has instrumented the transport beneath (globally, or its client, before or after):
+  its own wrapper is called, with its tracer and hooks, around our part of the attempt.
+* The transport beneath is one of OpenTelemetry's: a copy of it is used, around our part.
+* Neither: a transport of OpenTelemetry's is put around our part.
+
+"Our part" runs beneath the HTTP span. It reads an error's body there, so the span can say what the
+body says before it ends with the headers. What lies further down makes no HTTP span of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from wrapt import FunctionWrapper  # what opentelemetry-instrumentation patches with
+
+__all__ = ["AttemptSpans", "Instrumentable"]
+
+_INSTRUMENTATION: Final = "opentelemetry.instrumentation.httpx"
+_TRANSPORTS: Final = {
+    ("httpx", "handle_request"): "SyncOpenTelemetryTransport",
+    ("httpx", "handle_async_request"): "AsyncOpenTelemetryTransport",
+    ("httpx2", "handle_request"): "SyncOpenTelemetryTransportHttpx2",
+    ("httpx2", "handle_async_request"): "AsyncOpenTelemetryTransportHttpx2",
+}
+
+Send = Callable[[Any], Any]
+"""`handle_request` of a transport, or `handle_async_request`, which returns an awaitable."""
+
+Exchange = Callable[[Send, Any], Any]
+"""Our part of an attempt: given the transport's own `Send` and the request, the response."""
+
+
+class AttemptSpans:
+    """Puts an HTTP span around each attempt of one transport.
+
+    Args:
+        family: `httpx` or `httpx2`.
+        method: `handle_request` or `handle_async_request`.
+        transport: The transport beneath.
+        exchange: What runs beneath the span.
+        tracer_provider: Where spans go that no application's instrumentation makes.
+        meter_provider: The same for its metrics.
+    """
+
+    __slots__ = ("_exchange", "_family", "_method", "_own", "_providers", "_transport", "adopted")
+
+    def __init__(
+        self,
+        family: str,
+        method: str,
+        transport: object,
+        exchange: Exchange,
+        *,
+        tracer_provider: Any = None,
+        meter_provider: Any = None,
+    ) -> None:
+        self._family = family
+        self._method = method
+        self._transport = transport
+        self._exchange = exchange
+        self._providers = (tracer_provider, meter_provider)
+        self._own: Send | None = None
+        self.adopted: Callable[..., Any] | None = None
+        """The wrapper that `instrument_client()` meant for the transport above."""
+
+    @property
+    def send(self) -> Send:
+        """Send one request in a span of its own."""
+        beneath: Any = getattr(self._transport, self._method)
+        application = self.adopted or _application_wrapper(beneath)
+        if application is None:
+            if self._own is None:
+                self._own = self._make()
+            return self._own
+        if self.adopted is None:
+            beneath = beneath.__wrapped__
+        part = partial(self._exchange, beneath)
+        return lambda request: application(part, self._transport, (request,), {})
+
+    def _make(self) -> Send:
+        # Loaded late: it imports every family that is installed.
+        from opentelemetry.instrumentation import httpx as instrumentation  # noqa: PLC0415
+
+        wrapper: Any = getattr(instrumentation, _TRANSPORTS[self._family, self._method])
+        transport: Any = self._transport
+        theirs = isinstance(transport, wrapper)
+        send: Send = getattr(transport._transport if theirs else transport, self._method)
+        beneath = _Beneath(self._method, partial(self._exchange, send))
+        if theirs:
+            spans: Any = copy.copy(transport)
+            spans._transport = beneath
+        else:
+            spans = wrapper(beneath, *self._providers)
+        traced: Send = getattr(spans, self._method)
+        return traced
+
+
+class _Beneath:
+    """The transport that OpenTelemetry's one calls."""
+
+    def __init__(self, method: str, send: Send) -> None:
+        setattr(self, method, send)
+
+
+def _application_wrapper(send: object) -> Callable[..., Any] | None:
+    """OpenTelemetry's wrapper around a transport's method, where an application has put one."""
+    wrapper: Any = getattr(send, "_self_wrapper", None)  # wrapt's name for it
+    function = getattr(wrapper, "func", None)
+    return wrapper if getattr(function, "__module__", None) == _INSTRUMENTATION else None
+
+
+class Instrumentable:
+    """Makes `instrument_client()` of OpenTelemetry reach the attempts instead of the call.
+
+    It replaces `handle_request` of the client's transport, which is ours: the span would be around
+    the call. The wrapper is taken over for the attempts, and given back to `uninstrument_client()`.
+    """
+
+    _spans: AttemptSpans
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("handle_request", "handle_async_request"):
+            object.__setattr__(self, name, value)
+            return
+        wrapper = _application_wrapper(value)
+        if wrapper is not None:
+            self._spans.adopted = wrapper
+            object.__setattr__(self, name, FunctionWrapper(value.__wrapped__, _call_through))
+            return
+        if not hasattr(value, "__wrapped__"):  # the method itself again: uninstrumented
+            self._spans.adopted = None
+        object.__setattr__(self, name, value)
+
+
+def _call_through(wrapped: Callable[..., Any], _instance: object, args: Any, kwargs: Any) -> Any:
+    return wrapped(*args, **kwargs)

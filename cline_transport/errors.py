@@ -1,0 +1,288 @@
+"""What failed, and how the wire says it.
+
+The exceptions a caller can meet::
+
+    Exception
+    ├── httpx.TransportError / httpx2.TransportError     the wire's own, passed on as they are
+    │   └── StreamError   (one per family)               an error in a stream, `on_error="raise"`
+    └── openai.APIError                                  what the SDK makes of a delivered response
+        ├── APIStatusError                               the HTTP errors: 400, 401, 402, 429, 502 …
+        └── APIConnectionError                           no response
+
+Whatever the exception, response or chunk, `error_info` turns it into one `ErrorInfo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, cast
+
+from cline_transport.wire import (
+    Code,
+    as_mapping,
+    as_text,
+    clip,
+    is_transient,
+    load_json,
+    normalize_error_body,
+    read_chunk_error,
+    read_json_error,
+    status_for,
+)
+
+__all__ = [
+    "EXTENSION",
+    "REQUEST_RECORD",
+    "ErrorInfo",
+    "Phase",
+    "connection_code",
+    "connection_error",
+    "error_info",
+]
+
+Phase = Literal["immediate", "mid_stream", "connection"]
+
+EXTENSION: Final = "cline_transport"
+"""The key of a response's extensions that holds the `CallRecord`."""
+
+REQUEST_RECORD: Final = "cline_transport.record"
+"""The key of a request's extensions that holds it: an exception may have no response."""
+
+# The "What to do" column of the error page, word for word where it has one.
+_ADVICE: Final[Mapping[Code, str]] = MappingProxyType(
+    {
+        400: "Check your request body and required parameters",
+        401: "Verify the Authorization header contains a valid key",
+        402: "Add credits at app.cline.bot",
+        403: "Check key permissions",
+        404: "Verify the URL and model ID format (provider/model-name)",
+        429: "Wait and retry with exponential backoff",
+        500: "Retry after a short delay",
+        502: "Retry after a short delay",
+        503: "Retry after a short delay",
+        "context_length_exceeded": "Shorten the input or choose a model with a larger context",
+        "content_filter": "Change the request: its content was blocked by a safety filter",
+        "rate_limit": "Wait and retry with exponential backoff",
+        "server_error": "Retry the full request",
+        "stream_truncated": "Retry the full request",
+        "insufficient_quota": "Add credits at app.cline.bot",
+        "connect_error": "Check the network, the proxy settings and the base URL",
+        "connect_timeout": "Check the network, the proxy settings and the base URL",
+        "proxy_error": "Check the proxy settings",
+        "connection_closed": "Retry the full request",
+        "read_timeout": "Raise the read timeout; the generation may have been billed",
+        "write_timeout": "Raise the write timeout; the generation may have been billed",
+        "pool_timeout": "Raise the connection limits or reduce concurrent requests",
+    }
+)
+
+# Both families, and whatever derives from their exceptions, use these names.
+_CODE_OF_EXCEPTION: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ConnectTimeout": "connect_timeout",
+        "ReadTimeout": "read_timeout",
+        "WriteTimeout": "write_timeout",
+        "PoolTimeout": "pool_timeout",
+        "ConnectError": "connect_error",
+        "ProxyError": "proxy_error",
+        "NetworkError": "connection_closed",
+        "RemoteProtocolError": "connection_closed",
+    }
+)
+
+
+def connection_code(exc: BaseException) -> str:
+    """The code of a failure without a response: one of ours, or the exception's class name."""
+    for base in type(exc).__mro__:
+        code = _CODE_OF_EXCEPTION.get(base.__name__)
+        if code is not None and base.__module__.partition(".")[0] in ("httpx", "httpx2"):
+            return code
+    return type(exc).__name__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """One failure, in the words of the API's error page.
+
+    Attributes:
+        code: HTTP status or string identifier (`error.code`); for a failure without a response one
+            of `connect_error`, `connect_timeout`, `connection_closed`, `read_timeout`,
+            `write_timeout`, `pool_timeout`, or the exception's class name.
+        message: What went wrong, for people (`error.message`).
+        metadata: Provider details, internal IDs (`error.metadata`); empty where there are none.
+        status_code: The HTTP status of the response that carried it; `None` without a response.
+        phase: `immediate` (an HTTP error), `mid_stream` (inside a 200 stream) or `connection` (no
+            response).
+        request_id: `x-request-id` of the last attempt, where the server sent one.
+        model: The model ID that the request asked for.
+        attempts: Requests made on the wire for this call.
+        retryable: Whether the documentation counts this failure as transient.
+
+    Example:
+        >>> info = ErrorInfo(code=402, message="No credits", status_code=402, phase="immediate")
+        >>> info.advice
+        'Add credits at app.cline.bot'
+    """
+
+    code: Code
+    message: str
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    status_code: int | None = None
+    phase: Phase = "immediate"
+    request_id: str | None = None
+    model: str | None = None
+    attempts: int = 1
+    retryable: bool = False
+
+    @property
+    def advice(self) -> str:
+        """What to do about it: the error page's own column, or the nearest thing to it."""
+        advice = _ADVICE.get(self.code)
+        if advice is None and self.status_code is not None:
+            advice = _ADVICE.get(self.status_code)
+        if advice is not None:
+            return advice
+        return "Retry the full request" if self.retryable else "Report it with the details below"
+
+    def report(self) -> str:
+        """The text to paste into a support request: the four points of the page's "Debugging".
+
+        It holds no key, prompt or completion. The message is cut at 1,024 characters.
+        """
+        how = {
+            "immediate": f"immediate (HTTP error {self.status_code})",
+            "mid_stream": 'mid-stream (finish_reason: "error")',
+            "connection": "no response (the connection failed)",
+        }[self.phase]
+        lines = (
+            f"1. Error code and message: {self.code}: {clip(self.message)}",
+            f"2. Model ID: {self.model or 'not known'}",
+            f"3. Request ID (x-request-id): {self.request_id or 'not present'}",
+            f"4. Immediate or mid-stream: {how}",
+            f"Attempts: {self.attempts}",
+            f"What to do: {self.advice}",
+        )
+        return "\n".join(lines)
+
+
+def error_info(source: object) -> ErrorInfo | None:
+    """Explain a failure, whatever it is given.
+
+    Args:
+        source: An httpx or httpx2 response or exception, an exception of the `openai` SDK, or a
+            decoded stream chunk (a `dict`, or the SDK's `ChatCompletionChunk`). A response must
+            have been read; one that was not is explained by its status alone.
+
+    Returns:
+        The `ErrorInfo`, or `None` where there is no error.
+
+    Example:
+        >>> chunk = {"choices": [{"finish_reason": "error", "error": {"code": "rate_limit"}}]}
+        >>> error_info(chunk).phase
+        'mid_stream'
+    """
+    info: ErrorInfo | None
+    if isinstance(source, ErrorInfo):
+        return source
+    if isinstance(source, BaseException):
+        return _from_exception(source)
+    if isinstance(getattr(source, "status_code", None), int):
+        return _from_response(source)
+    dump = getattr(source, "model_dump", None)
+    chunk = as_mapping(dump() if callable(dump) else source)
+    error = read_chunk_error(chunk)
+    if chunk is None or error is None:
+        return None
+    code = "server_error" if error.code is None else error.code
+    info = ErrorInfo(
+        code=code,
+        message=error.message,
+        metadata=error.metadata,
+        status_code=200,
+        phase="mid_stream",
+        model=as_text(chunk.get("model")),
+        retryable=is_transient(code, None),
+    )
+    return info
+
+
+def _record_error(owner: object) -> ErrorInfo | None:
+    extensions = as_mapping(getattr(owner, "extensions", None)) or {}
+    record = extensions.get(REQUEST_RECORD) or extensions.get(EXTENSION)
+    error = getattr(record, "error", None)
+    return error if isinstance(error, ErrorInfo) else None
+
+
+def _attribute(owner: object, name: str) -> object:
+    # httpx raises RuntimeError from `.request` and `.response` where there is none.
+    try:
+        return getattr(owner, name, None)
+    except Exception:  # noqa: BLE001 -- any property of any client
+        return None
+
+
+def _from_response(response: object) -> ErrorInfo | None:
+    recorded = _record_error(response)
+    if recorded is not None:
+        return recorded
+    status = cast("int", _attribute(response, "status_code"))
+    if status < 400:
+        content = _attribute(response, "content")
+        error = read_json_error(load_json(content)) if isinstance(content, bytes) else None
+        if error is None:
+            return None
+    else:
+        headers = cast("Mapping[str, str]", _attribute(response, "headers") or {})
+        content = _attribute(response, "content")
+        body = content if isinstance(content, bytes) else b""
+        error = normalize_error_body(status, headers.get("content-type", ""), body).error
+    code = status_for(None) if error.code is None else error.code
+    headers = cast("Mapping[str, str]", _attribute(response, "headers") or {})
+    return ErrorInfo(
+        code=code,
+        message=error.message,
+        metadata=error.metadata,
+        status_code=status,
+        phase="immediate",
+        request_id=headers.get("x-request-id"),
+        retryable=is_transient(code, status),
+    )
+
+
+def _from_exception(exc: BaseException) -> ErrorInfo | None:
+    own = _attribute(exc, "info")
+    if isinstance(own, ErrorInfo):
+        return own
+    response = _attribute(exc, "response")
+    if response is not None and isinstance(_attribute(response, "status_code"), int):
+        info = _from_response(response)
+        if info is not None:
+            return info
+    recorded = _record_error(_attribute(exc, "request"))
+    if recorded is not None:
+        return recorded
+    cause = exc.__cause__
+    if cause is not None:
+        info = _from_exception(cause)
+        if info is not None:
+            return info
+    body = as_mapping(_attribute(exc, "body"))
+    if body is not None:
+        # The SDK raised what it found in a stream: `body` is the error object.
+        return error_info({"error": body})
+    if _attribute(exc, "request") is None:
+        return None
+    return connection_error(exc)
+
+
+def connection_error(exc: BaseException) -> ErrorInfo:
+    """The `ErrorInfo` of an exception from the wire."""
+    code = connection_code(exc)
+    return ErrorInfo(
+        code=code,
+        message=str(exc) or type(exc).__name__,
+        phase="connection",
+        retryable=is_transient(code, None),
+    )

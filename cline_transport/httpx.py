@@ -1,0 +1,225 @@
+"""The transports for httpx. `cline_transport.httpx2` is the same page for httpx2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import httpx
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+from typing_extensions import Self
+
+from cline_transport._async import AsyncBody, AsyncLoop
+from cline_transport._exchange import check_transport
+from cline_transport._http_spans import Instrumentable
+from cline_transport._sync import SyncBody, SyncLoop
+from cline_transport.errors import ErrorInfo
+from cline_transport.settings import Settings
+
+__all__ = ["AsyncClineTransport", "ClineTransport", "StreamError"]
+
+
+class StreamError(httpx.TransportError):
+    """An error inside a 200 stream, raised from the body iterator under `stream.on_error="raise"`.
+
+    Attributes:
+        info: The `ErrorInfo`.
+    """
+
+    def __init__(self, info: ErrorInfo) -> None:
+        super().__init__(f"{info.code}: {info.message}")
+        self.info = info
+
+
+class _Body(SyncBody, httpx.SyncByteStream): ...
+
+
+class _AsyncBody(AsyncBody, httpx.AsyncByteStream): ...
+
+
+class _Slices(httpx.SyncByteStream):
+    # Small, so that a compression bomb is met with after little of it was decoded.
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self._raw[i : i + 1024] for i in range(0, len(self._raw), 1024))
+
+
+class _Family:
+    name = "httpx"
+
+    def attempt_request(self, request: httpx.Request, extensions: dict[str, Any]) -> httpx.Request:
+        return httpx.Request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            stream=request.stream,
+            extensions=extensions,
+        )
+
+    def body_of(self, request: httpx.Request) -> bytes | None:
+        return request.read() if isinstance(request.stream, httpx.ByteStream) else None
+
+    def decode(self, encoding: str, raw: bytes, limit: int) -> tuple[bytes, bool]:
+        headers = {"content-encoding": encoding}
+        response = httpx.Response(200, headers=headers, stream=_Slices(raw))
+        decoded = bytearray()
+        try:
+            for chunk in response.iter_bytes():
+                decoded += chunk
+                if len(decoded) > limit:
+                    return bytes(decoded[:limit]), False
+        except httpx.DecodingError:
+            return bytes(decoded), False
+        return bytes(decoded), True
+
+    def edit(
+        self, response: httpx.Response, status: int, headers: list[tuple[bytes, bytes]], stream: Any
+    ) -> None:
+        response.status_code = status
+        response.headers = httpx.Headers(headers)
+        response.stream = stream
+
+    def byte_stream(self, body: bytes) -> httpx.ByteStream:
+        return httpx.ByteStream(body)
+
+    def stream_error(self, info: ErrorInfo) -> StreamError:
+        return StreamError(info)
+
+
+class ClineTransport(Instrumentable, httpx.BaseTransport):
+    """A transport that retries, normalises and traces what passes through the one beneath.
+
+    Args:
+        transport: The transport beneath; a plain `httpx.HTTPTransport` by default. It is closed
+            with this one.
+        settings: The policies; read from the environment by default.
+        tracer_provider: Where spans go; the global provider by default.
+        meter_provider: The same for metrics.
+
+    Raises:
+        TypeError: `transport` is of another family or colour.
+        pydantic.ValidationError: A setting from the environment or the file is wrong.
+
+    Example:
+        ```python
+        client = httpx.Client(transport=ClineTransport(httpx.HTTPTransport(http2=True)))
+        ```
+
+    A client made with `transport=` ignores environment proxies, `verify`, `http2` and `limits`:
+    give those to the transport beneath, or use `cline_transport.attach(client)`.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        settings: Settings | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        inner = httpx.HTTPTransport() if transport is None else transport
+        check_transport(inner, httpx.BaseTransport, httpx.AsyncBaseTransport, "AsyncClineTransport")
+        self._transport = inner
+        self._loop = SyncLoop(
+            _Family(),
+            inner,
+            _Body,
+            settings=settings,
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+        )
+        self._spans = self._loop.spans
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, and again where the policy says so.
+
+        Raises:
+            httpx.TransportError: What the transport beneath raised, once retries are spent.
+        """
+        return self._loop.handle(request)
+
+    def __enter__(self) -> Self:
+        self._transport.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self._transport.__exit__(exc_type, exc_value, traceback)
+
+    def close(self) -> None:
+        """Close the transport beneath."""
+        self._transport.close()
+
+
+class AsyncClineTransport(Instrumentable, httpx.AsyncBaseTransport):
+    """`ClineTransport` for asynchronous clients, on asyncio and trio.
+
+    Args:
+        transport: The transport beneath; a plain `httpx.AsyncHTTPTransport` by default. It is
+            closed with this one.
+        settings: The policies; read from the environment by default.
+        tracer_provider: Where spans go; the global provider by default.
+        meter_provider: The same for metrics.
+
+    Raises:
+        TypeError: `transport` is of another family or colour.
+        pydantic.ValidationError: A setting from the environment or the file is wrong.
+
+    Example:
+        ```python
+        client = httpx.AsyncClient(transport=AsyncClineTransport())
+        ```
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        settings: Settings | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        inner = httpx.AsyncHTTPTransport() if transport is None else transport
+        check_transport(inner, httpx.AsyncBaseTransport, httpx.BaseTransport, "ClineTransport")
+        self._transport = inner
+        self._loop = AsyncLoop(
+            _Family(),
+            inner,
+            _AsyncBody,
+            settings=settings,
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+        )
+        self._spans = self._loop.spans
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, and again where the policy says so.
+
+        Raises:
+            httpx.TransportError: What the transport beneath raised, once retries are spent.
+        """
+        return await self._loop.handle(request)
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._transport.__aexit__(exc_type, exc_value, traceback)
+
+    async def aclose(self) -> None:
+        """Close the transport beneath."""
+        await self._transport.aclose()

@@ -1,0 +1,90 @@
+"""What became of a call: one `CallRecord`, with an `Attempt` for each request on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cline_transport.errors import ErrorInfo
+
+__all__ = ["Attempt", "CallRecord", "Usage"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One request and response on the wire.
+
+    Attributes:
+        number: 1 for the first.
+        wait: Seconds waited before it (0 for the first).
+        started: Seconds since the call began.
+        duration: Seconds until its response's headers (and an error's body) had come, or it failed.
+        status_code: The HTTP status; `None` where no response came.
+        request_id: `x-request-id`, where the server sent one.
+        error: Why it failed; `None` where it did not.
+    """
+
+    number: int
+    wait: float
+    started: float
+    duration: float
+    status_code: int | None = None
+    request_id: str | None = None
+    error: ErrorInfo | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Usage:
+    """Tokens and cost as the last chunk, or a completion's body, reports them.
+
+    Attributes:
+        input_tokens: `usage.prompt_tokens`.
+        output_tokens: `usage.completion_tokens`.
+        cached_tokens: `usage.prompt_tokens_details.cached_tokens`.
+        cost: `usage.cost`, in the API's credits.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cost: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class CallRecord:
+    """What a call did, in `response.extensions["cline_transport"]`; it fills as the body is read.
+
+    Attributes:
+        attempts: Each request on the wire, in order.
+        model: The model ID that the request asked for.
+        response_model: The model ID that answered.
+        response_id: The completion's `id`.
+        request_id: `x-request-id` of the last attempt.
+        finish_reason: Why generation ended (`stop`, `length`, …, or `error`).
+        usage: Tokens and cost.
+        time_to_first_chunk: Seconds from the start of the call to the first bytes of its stream.
+        completed: Whether the body was read to its end without a failure.
+        error: How the call failed; `None` while it has not.
+
+    Example:
+        ```python
+        response = client.post(url, json=payload)
+        record = response.extensions["cline_transport"]
+        print(len(record.attempts), record.request_id, record.usage.cost)
+        ```
+    """
+
+    attempts: list[Attempt] = field(default_factory=list["Attempt"])
+    model: str | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+    finish_reason: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    time_to_first_chunk: float | None = None
+    completed: bool = False
+    error: ErrorInfo | None = None
+
+    @property
+    def retries(self) -> int:
+        """Attempts after the first."""
+        return max(0, len(self.attempts) - 1)

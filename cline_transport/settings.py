@@ -1,0 +1,196 @@
+"""`Settings`: every policy in one place, from arguments, the environment and a TOML file.
+
+Precedence: arguments, then `CLINE_TRANSPORT_*` (nested with `__`), then the TOML file named by
+`CLINE_TRANSPORT_CONFIG`, then the defaults.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from cline_transport.inspection import OnError
+from cline_transport.retry import DEFAULT_RULES, FORBID_UNKNOWN, RetryPolicy, RetryRule
+
+__all__ = ["ErrorSettings", "Settings", "StreamSettings", "TelemetrySettings"]
+
+_CONFIG = "CLINE_TRANSPORT_CONFIG"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorSettings:
+    """How HTTP errors are delivered.
+
+    Attributes:
+        normalize: Bring every error body into the documented format.
+        max_body_bytes: Bytes of an error body, or of a JSON answer that may be one, that are read.
+
+    Raises:
+        ValueError: `max_body_bytes` is below 1.
+
+    Example:
+        ```python
+        Settings(errors=ErrorSettings(normalize=False))
+        ```
+    """
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+
+    normalize: bool = True
+    max_body_bytes: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        _check_bytes("ErrorSettings.max_body_bytes", self.max_body_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """How event streams are inspected.
+
+    Attributes:
+        on_error: What becomes of an error inside a 200 stream: `normalize` (rewritten so that
+            every client sees it), `raise` (`StreamError` from the body iterator) or `observe`
+            (bytes untouched, telemetry only).
+        max_event_bytes: Bytes above which an event passes unread.
+
+    Raises:
+        ValueError: A value is out of its range.
+
+    Example:
+        ```python
+        Settings(stream=StreamSettings(on_error="raise"))
+        ```
+    """
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+
+    on_error: OnError = "normalize"
+    max_event_bytes: int = 8 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("normalize", "raise", "observe"):
+            raise ValueError(
+                "StreamSettings.on_error must be 'normalize', 'raise' or 'observe' "
+                f"(got {self.on_error!r})"
+            )
+        _check_bytes("StreamSettings.max_event_bytes", self.max_event_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings:
+    """What OpenTelemetry and the log are told.
+
+    Attributes:
+        enabled: Record spans; `False` leaves the application's own instrumentation as it is.
+        attempt_spans: Record an HTTP span for each attempt, beneath the call's span.
+
+    Example:
+        ```python
+        Settings(telemetry=TelemetrySettings(attempt_spans=False))
+        ```
+    """
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+
+    enabled: bool = True
+    attempt_spans: bool = True
+
+
+def _check_bytes(name: str, value: object) -> None:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name} must be a whole number of bytes >= 1 (got {value!r})")
+
+
+class Settings(BaseSettings):
+    """All settings of a transport.
+
+    Attributes:
+        enabled: `False` makes the transport transparent: same bytes, headers and exceptions.
+        retry: `RetryPolicy`.
+        errors: `ErrorSettings`.
+        stream: `StreamSettings`.
+        telemetry: `TelemetrySettings`.
+
+    Raises:
+        pydantic.ValidationError: A value is wrong; it names the setting, the value and the rule.
+        FileNotFoundError: `CLINE_TRANSPORT_CONFIG` names no file.
+
+    Example:
+        ```python
+        Settings(retry=RetryPolicy(deadline=120))
+        # the same: CLINE_TRANSPORT_RETRY__DEADLINE=120
+        ```
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="CLINE_TRANSPORT_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        validate_default=False,
+    )
+
+    enabled: bool = True
+    retry: RetryPolicy = Field(default_factory=RetryPolicy)
+    errors: ErrorSettings = Field(default_factory=ErrorSettings)
+    stream: StreamSettings = Field(default_factory=StreamSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+
+    @field_validator("retry", mode="before")
+    @classmethod
+    def _extend_rules(cls, value: object) -> object:
+        """`[retry.rules.429]` in a file changes that rule and leaves the documented others."""
+        if not isinstance(value, Mapping):
+            return value
+        policy = dict(cast("Mapping[str, Any]", value))
+        rules = policy.get("rules")
+        if isinstance(rules, str):  # CLINE_TRANSPORT_RETRY__RULES='{"429": {"max_retries": 5}}'
+            rules = policy["rules"] = json.loads(rules)
+        if isinstance(rules, Mapping) and rules:
+            given = cast("Mapping[object, object]", rules)
+            policy["rules"] = {str(code): rule for code, rule in DEFAULT_RULES.items()} | {
+                str(code): _extend_rule(str(code), rule) for code, rule in given.items()
+            }
+        return policy
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, file; no `.env` and no secrets directory."""
+        sources = (init_settings, env_settings)
+        name = os.environ.get(_CONFIG)
+        if not name:
+            return sources
+        path = Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{_CONFIG} must name a TOML file (got {name!r}, which is not one)"
+            )
+        return (*sources, TomlConfigSettingsSource(settings_cls, toml_file=path))
+
+
+def _extend_rule(code: str, rule: object) -> object:
+    """A partial rule keeps the other values of the rule that it changes."""
+    default = DEFAULT_RULES.get(int(code) if code.isdigit() else code)
+    if default is None or not isinstance(rule, Mapping):
+        return rule
+    known = {name: getattr(default, name) for name in RetryRule.__slots__}
+    return known | dict(cast("Mapping[str, Any]", rule))
