@@ -1,0 +1,235 @@
+"""The simulator: a server, a queue of replies, and a record of what came."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from cline_transport.simulator._gateway import Gateway
+from cline_transport.simulator._reply import Reply, respond
+from cline_transport.simulator._request import ReceivedRequest
+from cline_transport.simulator._server import Server
+
+if TYPE_CHECKING:
+    import sys
+    from collections.abc import Callable, Generator, Iterable
+    from types import TracebackType
+
+    if sys.version_info >= (3, 11):
+        from typing import Self
+    else:
+        from typing_extensions import Self
+
+    from cline_transport.simulator._http1 import Incoming
+    from cline_transport.simulator._reply import Response
+
+
+class Simulator:
+    """A Cline API on a loopback socket that misbehaves as told.
+
+    A request is served with the next reply of the queue, whatever its path, key and model. With an
+    empty queue it is answered as the API documents: 404 for an unknown path, 401 for a wrong key,
+    400 for a body without model or messages, 404 for an unknown model, otherwise as the model's
+    scenario says (`cline_transport.simulator.scenarios`). `GET /api/v1/models` lists the models.
+
+    - `port`: where to listen; default 0, any free port, another one at each start.
+    - `host`: the address to listen on, default `127.0.0.1`.
+    - `api_key`: the key it accepts.
+    - `models`: further model ids that give good answers.
+
+    All methods may be called from any thread, but do wait for the server's own thread; stopping
+    takes no longer than closing the connections. It may be started again after it was stopped.
+
+    Example:
+        ```python
+        with Simulator() as api:
+            api.enqueue(Reply.error(503), Reply.ok("Hello"))
+            client = openai.OpenAI(base_url=api.base_url, api_key=api.api_key)
+        ```
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        api_key: str = "sk-simulator",
+        models: Iterable[str] = (),
+    ) -> None:
+        self.api_key = api_key
+        self._port = port
+        self._host = host
+        self._gateway = Gateway(api_key, models)
+        self._queue: deque[Reply] = deque()
+        self._requests: list[ReceivedRequest] = []
+        self._changed = threading.Condition()
+        self._lifecycle = threading.Lock()
+        self._server: Server | None = None
+        self._accepted = 0
+
+    def start(self) -> Self:
+        """Listen, and return the simulator itself.
+
+        Raises `RuntimeError` if it is started already, `OSError` if the port is taken.
+        """
+        with self._lifecycle:
+            if self._server is not None:
+                raise RuntimeError("the simulator is started already")
+            self._server = Server(self._host, self._port, self._answer, self._notify)
+        return self
+
+    def stop(self) -> None:
+        """Drop all connections and stop; nothing happens if it is not started."""
+        with self._lifecycle:
+            server, self._server = self._server, None
+            if server is not None:
+                server.stop()
+                self._accepted = server.accepted
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on. Raises `RuntimeError` if it is not started."""
+        return self._started().port
+
+    @property
+    def base_url(self) -> str:
+        """What a client takes as base URL: `http://127.0.0.1:PORT/api/v1`.
+
+        Raises `RuntimeError` if it is not started.
+        """
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}/api/v1"
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The requests so far, oldest first: a copy, that does not grow."""
+        with self._changed:
+            return list(self._requests)
+
+    @property
+    def connections_open(self) -> int:
+        """How many TCP connections are open now, as seen from here; 0 if it is not started."""
+        server = self._server
+        return 0 if server is None else server.open
+
+    @property
+    def connections_accepted(self) -> int:
+        """How many TCP connections there were since the last start."""
+        server = self._server
+        return self._accepted if server is None else server.accepted
+
+    def enqueue(self, *replies: Reply) -> None:
+        """Add replies to the queue; each request takes one, first in, first out.
+
+        Example: `api.enqueue(Reply.error(500), Reply.ok())`.
+        """
+        with self._changed:
+            self._queue.extend(replies)
+
+    def reset(self) -> None:
+        """Forget the queue, the requests and the attempts that scenarios count."""
+        with self._changed:
+            self._queue.clear()
+            self._requests.clear()
+            self._gateway.reset()
+
+    def wait_for(self, predicate: Callable[[], bool], *, timeout: float = 10.0) -> None:
+        """Wait until `predicate()` is true; it is asked at each request and connection.
+
+        `timeout` is in seconds; `TimeoutError` after it.
+        Example: `api.wait_for(lambda: api.connections_open == 0)`.
+        """
+        with self._changed:
+            if not self._changed.wait_for(predicate, timeout):
+                raise TimeoutError(f"the simulator saw no such thing in {timeout} s")
+
+    @contextmanager
+    def refusing(self) -> Generator[None]:
+        """Meanwhile refuse connections; those that are open are dropped. The port stays ours.
+
+        Raises `RuntimeError` if it is not started or refuses already.
+
+        Example:
+            ```python
+            with api.refusing():
+                httpx.get(api.base_url)  # raises ConnectError
+            ```
+        """
+        with self._lifecycle:
+            server = self._started()
+            if server.refusing:
+                raise RuntimeError("the simulator refuses connections already")
+            server.pause()
+        try:
+            yield
+        finally:
+            with self._lifecycle:
+                if self._server is server:
+                    server.resume()
+
+    def _started(self) -> Server:
+        server = self._server
+        if server is None:
+            raise RuntimeError("the simulator is not started")
+        return server
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _answer(self, connection: int, incoming: Incoming) -> Response:
+        request = ReceivedRequest(
+            time=time.monotonic(),
+            method=incoming.method,
+            target=incoming.target,
+            path=urlsplit(incoming.target).path,
+            headers=incoming.headers,
+            body=bytes(incoming.body),
+            connection=connection,
+        )
+        with self._changed:
+            reply = self._queue.popleft() if self._queue else self._gateway.answer(request)
+            response = respond(reply, request.body)
+            self._requests.append(replace(request, request_id=response.request_id))
+            self._changed.notify_all()
+        return response
+
+
+def serve_forever(
+    port: int,
+    *,
+    host: str = "127.0.0.1",
+    on_ready: Callable[[Simulator], None] | None = None,
+) -> None:
+    """Run a simulator until Ctrl+C (`KeyboardInterrupt`), then stop it and return.
+
+    `on_ready` is called once it listens, with the simulator. Raises `OSError` if the port is
+    taken.
+
+    Example: `serve_forever(8080, on_ready=lambda api: print(api.base_url))`.
+    """
+    try:
+        with Simulator(port=port, host=host) as api:
+            if on_ready is not None:
+                on_ready(api)
+            while True:
+                # Not a lock or an event: on Windows Ctrl+C would not wake them.
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        return
