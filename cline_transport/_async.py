@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -123,7 +123,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
             exchange.received(response, raw, complete=complete)
         finally:
             if not exchange.passes_on:
-                await _close(response.stream)
+                await _close(response.stream if exchange.rest is None else exchange.rest)
         return response
 
     async def _read(
@@ -164,6 +164,14 @@ async def _close(stream: Any) -> None:
         await stream.aclose()
 
 
+async def _finish(iterator: AsyncIterator[bytes]) -> None:
+    """End a generator that was left off: the event loop's finaliser would, with a warning on trio."""
+    if isinstance(iterator, AsyncGenerator):
+        # While another task reads it, it cannot be closed: then that task ends it.
+        with suppress(RuntimeError):
+            await iterator.aclose()
+
+
 class _Resumed:
     """A stream of which some chunks were read ahead."""
 
@@ -181,6 +189,7 @@ class _Resumed:
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+        await _finish(self._rest)
 
 
 class AsyncBody:
@@ -223,12 +232,6 @@ class AsyncBody:
         """Close the stream beneath; the call is over."""
         try:
             await self._stream.aclose()
-            # What is left of a generator would end in the event loop's finaliser, with a warning
-            # on trio. It cannot be closed while another task reads it: then that task ends it.
-            with suppress(RuntimeError):
-                await getattr(self._iterator, "aclose", _nothing)()
+            await _finish(self._iterator)
         finally:
             self._exchange.on_close()
-
-
-async def _nothing() -> None: ...

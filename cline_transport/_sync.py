@@ -120,7 +120,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
             exchange.received(response, raw, complete=complete)
         finally:
             if not exchange.passes_on:
-                response.stream.close()
+                (response.stream if exchange.rest is None else exchange.rest).close()
         return response
 
     def _read(

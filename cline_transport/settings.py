@@ -157,7 +157,10 @@ class Settings(BaseSettings):
         policy = dict(cast("Mapping[str, Any]", value))
         rules = policy.get("rules")
         if isinstance(rules, str):  # CLINE_TRANSPORT_RETRY__RULES='{"429": {"max_retries": 5}}'
-            rules = policy["rules"] = json.loads(rules)
+            try:
+                rules = policy["rules"] = json.loads(rules)
+            except ValueError as exc:
+                raise ValueError(f"retry.rules must be a JSON object (got {rules!r})") from exc
         if isinstance(rules, Mapping) and rules:
             given = cast("Mapping[object, object]", rules)
             policy["rules"] = {str(code): rule for code, rule in DEFAULT_RULES.items()} | {

@@ -1,0 +1,48 @@
+"""Where the demo's spans go: an OpenTelemetry SDK of its own, in memory, nothing global."""
+
+from __future__ import annotations
+
+# Loaded here, so that the first attempt of the first call does not show the time it takes.
+import opentelemetry.instrumentation.httpx
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+__all__ = ["Recorder", "own_provider"]
+
+INSTRUMENTATION = opentelemetry.instrumentation.httpx.__name__
+"""The tracer of the attempts' HTTP spans."""
+
+
+def own_provider(processor: SpanProcessor) -> TracerProvider:
+    """A provider that records everything, whatever `OTEL_*` says of samplers and resources."""
+    provider = TracerProvider(
+        sampler=ALWAYS_ON, resource=Resource.get_empty(), shutdown_on_exit=False
+    )
+    provider.add_span_processor(processor)
+    return provider
+
+
+class Recorder:
+    """Keeps the spans of a call until they are taken.
+
+    Example:
+        ```python
+        recorder = Recorder()
+        client = OpenAI(http_client=http_client(tracer_provider=recorder.provider))
+        client.chat.completions.create(...)
+        spans = recorder.take()
+        ```
+    """
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.provider = own_provider(SimpleSpanProcessor(self._exporter))
+
+    def take(self) -> tuple[ReadableSpan, ...]:
+        """The spans that ended since the last time."""
+        spans = self._exporter.get_finished_spans()
+        self._exporter.clear()
+        return spans

@@ -1,0 +1,141 @@
+"""What the demo prints: a heading, what the application saw, the waterfall, the verdict."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from cline_transport._demo.bars import draw, glyphs_for
+from cline_transport._demo.calls import Outcome
+from cline_transport._demo.waterfall import Waterfall
+from cline_transport.errors import ErrorInfo, error_info
+
+__all__ = ["PLAIN_WIDTH", "Stage", "make_console"]
+
+PLAIN_WIDTH = 100
+"""Columns where the output is no terminal."""
+
+_WIDEST = 110
+
+
+def make_console(*, no_color: bool = False, file: TextIO | None = None) -> Console:
+    """A console for `file` (default: the standard output): plain where that is no terminal.
+
+    Args:
+        no_color: No colours, also in a terminal.
+        file: Where to print.
+    """
+    out: TextIO = sys.stdout if file is None else file
+    if not out.isatty():
+        # Not left to rich: FORCE_COLOR would bring control codes into a file.
+        return Console(
+            file=out, width=PLAIN_WIDTH, force_terminal=False, color_system=None, no_color=True
+        )
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    return Console(file=out, width=width, no_color=no_color or None, highlight=False)
+
+
+class Stage:
+    """Prints one call after another.
+
+    Args:
+        console: Where to.
+        secrets: Texts that must not be shown, should a server repeat them.
+    """
+
+    def __init__(self, console: Console, *, secrets: Sequence[str] = ()) -> None:
+        self.console = console
+        self._secrets = tuple(secret for secret in secrets if secret)
+        self._glyphs = glyphs_for(console.encoding)
+
+    def heading(self, title: str, point: str, *, number: str = "") -> None:
+        """What comes now."""
+        text = Text.assemble((f"{number}  " if number else "", "dim"), (title, "bold"))
+        self.console.print()
+        self.console.print(
+            Rule(text, align="left", style="dim", characters=self._glyphs.line), end=""
+        )
+        self._line(Text(point, style="dim"))
+
+    def outcome(self, outcome: Outcome, info: ErrorInfo | None) -> None:
+        """What the application saw: text, exception, or one after the other."""
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        label = Text("the application saw", style="dim")
+        if outcome.text or outcome.error is None:
+            quoted = self._safe(f'"{outcome.text}"')
+            grid.add_row(label, Text(quoted, style="green"))
+            label = Text("and then" if outcome.error is not None else "")
+        if outcome.error is not None:
+            name = type(outcome.error).__name__
+            grid.add_row(label, Text(f"openai.{name}", style="bold red"))
+            for key, value in self._facts(info or error_info(outcome.error), outcome.error):
+                grid.add_row("", Text.assemble((f"{key:<12}", "dim"), self._safe(value)))
+        self.console.print()
+        self.console.print(Padding(grid, (0, 0, 0, 2), expand=False))
+
+    @staticmethod
+    def _facts(info: ErrorInfo | None, error: Exception) -> list[tuple[str, str]]:
+        if info is None:
+            return [("message", str(error))]
+        status = "none" if info.status_code is None else str(info.status_code)
+        return [
+            ("code", str(info.code)),
+            ("status", f"{status} ({info.phase.replace('_', '-')})"),
+            ("message", info.message),
+            ("request ID", info.request_id or "none"),
+        ]
+
+    def waterfall(self, waterfall: Waterfall) -> None:
+        """The call's spans and waits on their time axis."""
+        self.console.print()
+        width = self.console.width - 2
+        for line in draw(waterfall, width=width, glyphs=self._glyphs, safe=self._safe):
+            self._line(line)
+
+    def verdict(self, problems: Sequence[str], summary: str) -> None:
+        """Whether it ended as it had to: one line, or a line for each problem."""
+        self.console.print()
+        if problems:
+            for problem in problems:
+                text = self._safe(f"{self._glyphs.bad} {problem}")
+                self._line(Text(text, style="bold red"))
+        else:
+            self._line(Text.assemble((self._glyphs.good, "bold green"), f" {summary}"))
+
+    def report(self, info: ErrorInfo) -> None:
+        """The support report of a failure, in a frame."""
+        frame = box.ROUNDED if self._glyphs.fancy else box.ASCII
+        panel = Panel(
+            Text(self._safe(info.report())),
+            title=Text("error_info(exc).report(): paste this into a support request"),
+            title_align="left",
+            border_style="dim",
+            box=frame,
+        )
+        self.console.print()
+        self.console.print(panel)
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self._line(Text(self._safe(text)))
+
+    def _line(self, text: Text) -> None:
+        self.console.print(Padding(text, (0, 0, 0, 2), expand=False))
+
+    def _safe(self, text: str) -> str:
+        """Foreign text without secrets and without control characters."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[redacted]")
+        return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

@@ -1,0 +1,139 @@
+"""The command `cline-transport`: a tour of what the transport does, and a simulated Cline API."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, cast
+
+from cline_transport._version import __version__
+
+__all__ = ["main"]
+
+_OPTIONAL: Final = ("h11", "httpx2", "openai", "opentelemetry.sdk", "rich")
+_INSTALL: Final = 'pip install "cline-transport[demo]"'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: The arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit status: 0; 1 for what failed, with a line that says what; 2 where no sub-command
+        is given; 130 after Ctrl+C.
+
+    Raises:
+        SystemExit: `--help`, `--version` (0) or arguments that make no sense (2).
+
+    Example:
+        ```python
+        sys.exit(main(["demo", "--no-color"]))
+        ```
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.run is None:
+        parser.print_help(sys.stderr)
+        return 2
+    run = cast("Callable[[argparse.Namespace], int]", args.run)
+    try:
+        return run(args)
+    except ModuleNotFoundError as exc:
+        missing = exc.name or ""
+        if not any(f"{missing}.".startswith(f"{package}.") for package in _OPTIONAL):
+            raise
+        return _fail(f"{args.command} needs the package {missing!r}: {_INSTALL}")
+    except (OSError, ValueError) as exc:
+        # A port that is taken, a wrong setting: told, not traced.
+        return _fail(str(exc))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(message: str) -> int:
+    print(f"cline-transport: {message}", file=sys.stderr)  # noqa: T201 - it is a command
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cline-transport",
+        description="Calls to the Cline API that survive and can be explained.",
+    )
+    parser.add_argument("--version", action="version", version=f"cline-transport {__version__}")
+    parser.set_defaults(run=None, command=None)
+    commands = parser.add_subparsers(metavar="command")
+
+    text = "show what the transport makes of good and bad answers, in real calls and their traces"
+    demo = commands.add_parser("demo", help=text, description=text.capitalize() + ".")
+    demo.add_argument(
+        "--live",
+        action="store_true",
+        help="one real call instead: needs CLINE_API_KEY; CLINE_MODEL and CLINE_BASE_URL are read",
+    )
+    demo.add_argument("--no-color", action="store_true", help="no colours")
+    demo.set_defaults(run=_demo, command="demo")
+
+    text = "run a Cline API on this machine that misbehaves as its models say"
+    simulate = commands.add_parser("simulate", help=text, description=text.capitalize() + ".")
+    simulate.add_argument(
+        "--port",
+        type=_port,
+        default=8080,
+        metavar="N",
+        help="where to listen (default 8080; 0: any free port)",
+    )
+    simulate.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on (default 127.0.0.1)"
+    )
+    simulate.set_defaults(run=_simulate, command="simulate")
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535 (got {text!r})")
+    return port
+
+
+# What a sub-command needs is loaded when it runs: it may not be installed.
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from cline_transport._demo.stage import make_console  # noqa: PLC0415 - see above
+
+    console = make_console(no_color=args.no_color)
+    if args.live:
+        from cline_transport._demo.live import read_live_options, run_live  # noqa: PLC0415
+
+        return run_live(console, read_live_options(os.environ))
+    from cline_transport._demo.tour import run_tour  # noqa: PLC0415 - see above
+
+    return run_tour(console)
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    from cline_transport.simulator import Simulator, serve_forever  # noqa: PLC0415 - see above
+    from cline_transport.simulator.scenarios import SCENARIOS  # noqa: PLC0415 - the same
+
+    def ready(api: Simulator) -> None:
+        width = max(map(len, SCENARIOS))
+        table = (f"  {model:<{width}}  {what.description}" for model, what in SCENARIOS.items())
+        lines = (
+            f"Base URL  {api.base_url}",
+            f"API key   {api.api_key}",
+            "",
+            "The model chooses what happens:",
+            *table,
+            "",
+            "Ctrl+C stops it.",
+        )
+        print("\n".join(lines), flush=True)  # noqa: T201 - it is a command
+
+    serve_forever(args.port, host=args.host, on_ready=ready)
+    return 0

@@ -1,0 +1,301 @@
+"""What a request asks for, what a stream says, where it says "error"."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cline_transport.inspection import OnError, RequestFacts, StreamReader, read_completion, read_request
+from cline_transport.record import CallRecord
+from cline_transport.wire import WireError
+
+MAX = 8 * 1024 * 1024
+FIRST = b'data: {"id":"gen-1","model":"m-2","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+CLINE = b'data: {"choices":[{"finish_reason":"error","error":{"code":"rate_limit","message":"slow"}}]}\n\n'
+OPENROUTER = (
+    b'data: {"id":"gen-1","error":{"code":"server_error","message":"gone","metadata":{"p":"x"}},'
+    b'"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}\n\n'
+)
+BARE = b'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+def reader(on_error: OnError = "normalize", *, chat: bool = True) -> StreamReader:
+    return StreamReader(CallRecord(), on_error=on_error, max_event_bytes=MAX, chat=chat)
+
+
+def data(event: bytes) -> dict[str, Any]:
+    [line] = [line for line in event.splitlines() if line.startswith(b"data: ")]
+    payload: dict[str, Any] = json.loads(line[6:])
+    return payload
+
+
+# --- the request ---
+
+
+@pytest.mark.parametrize(
+    ("body", "facts"),
+    [
+        (b'{"model":"a/b","stream":true}', RequestFacts("a/b", stream=True)),
+        (b'{"stream" : false, "model" : "a\\"b"}', RequestFacts('a"b', stream=False)),
+        (b'{"messages":[]}', RequestFacts(None, None)),
+        (b'{"x":{"model":"no"},"model":"yes"}', RequestFacts("yes", None)),
+        (b'{"messages":[{"content":"\\"model\\": \\"no\\""}],"model":"yes"}', RequestFacts("yes")),
+        (b'{"model":"a","x":[{"model":"b"', RequestFacts(None, None)),
+        (b'[{"model":"a"},{"model":"b"}]', RequestFacts(None, None)),
+        (b'{"model":7,"x":{"stream":true},"stream":"no","y":{"stream":true}}', RequestFacts()),
+        (b"", RequestFacts()),
+        (b"\xff\xfe", RequestFacts()),
+    ],
+)
+def test_model_and_stream_are_read_from_the_request(body: bytes, facts: RequestFacts) -> None:
+    assert read_request(body) == facts
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["messages", "tools", "user", "x"]),
+        st.recursive(
+            st.text() | st.booleans(),
+            lambda inner: st.dictionaries(st.sampled_from(["model", "stream", "a"]), inner, max_size=3),
+            max_leaves=6,
+        ),
+    ),
+    st.text(),
+    st.sampled_from([True, False]),
+)
+def test_they_are_the_requests_own_whatever_is_nested_in_it(
+    others: dict[str, Any], model: str, stream: Any
+) -> None:
+    body = json.dumps({**others, "model": model, "stream": stream}).encode()
+    assert read_request(body) == RequestFacts(model, stream)
+
+
+# --- the answer ---
+
+
+def test_a_completion_is_noted_in_the_record() -> None:
+    record = CallRecord()
+    read_completion(
+        {
+            "id": "gen-1",
+            "model": "m",
+            "choices": [{"finish_reason": "stop"}],
+            "usage": {
+                "prompt_tokens": 12,
+                "completion_tokens": 4,
+                "prompt_tokens_details": {"cached_tokens": 3},
+                "cost": 0.5,
+            },
+        },
+        record,
+    )
+    assert (record.response_id, record.response_model, record.finish_reason) == ("gen-1", "m", "stop")
+    usage = record.usage
+    assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cost) == (12, 4, 3, 0.5)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        [],
+        {"id": 7, "model": None, "choices": "none", "usage": []},
+        {"choices": [None, {"finish_reason": ""}, {"finish_reason": 3}]},
+        {"usage": {"prompt_tokens": "12", "completion_tokens": True, "cost": "much"}},
+        {"usage": {"prompt_tokens_details": None, "cost": True}},
+    ],
+)
+def test_surprising_types_are_passed_over(odd: object) -> None:
+    record = CallRecord()
+    read_completion(odd, record)
+    assert record == CallRecord()
+
+
+# --- the stream ---
+
+
+def test_a_good_stream_passes_and_is_noted() -> None:
+    record = CallRecord()
+    stream = StreamReader(record, on_error="normalize", max_event_bytes=MAX)
+    last = b'data: {"id":"gen-1","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}\n\n'
+    for chunk in (b": OPENROUTER PROCESSING\n\n", FIRST, last, DONE):
+        assert stream.feed(chunk) == chunk
+    assert stream.flush() == b""
+    assert (record.response_id, record.response_model) == ("gen-1", "m-2")
+    assert (record.finish_reason, record.usage.input_tokens) == ("stop", 3)
+    assert stream.done
+    assert stream.failure is None
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        (CLINE, WireError("rate_limit", "slow", {})),
+        (OPENROUTER, WireError("server_error", "gone", {"p": "x"})),
+        (BARE, WireError(None, "The stream ended with an error", {})),
+    ],
+)
+def test_an_error_event_is_rewritten_for_every_known_client(event: bytes, error: WireError) -> None:
+    stream = reader()
+    assert stream.feed(FIRST) == FIRST
+    delivered = stream.feed(event + DONE)
+    assert delivered.endswith(b"\n\n" + DONE)
+    payload = data(delivered.removesuffix(DONE))
+    details = payload["error"]
+    assert details["message"] == error.message
+    assert details["code"] == (error.code or "server_error")
+    choice = payload["choices"][0]
+    assert choice["error"] == details
+    assert (choice["finish_reason"], choice["delta"], choice["index"]) == ("error", {}, 0)
+    assert stream.failure is not None
+    assert stream.failure.error == error
+    assert stream.failure.event == delivered.removesuffix(DONE)
+
+
+def test_what_is_in_that_shape_already_passes_byte_for_byte() -> None:
+    once = reader().feed(CLINE)
+    again = reader()
+    assert again.feed(once) is once or again.feed(once) == once
+    spaced = (
+        b'data: {"error": {"code": 1, "message": "m"}, "choices": [{"delta": {}, "error": '
+        b'{"code": 1, "message": "m"}, "finish_reason": "error"}]}\n\n'
+    )
+    assert reader().feed(spaced) == spaced
+
+
+def test_its_other_fields_are_kept() -> None:
+    payload = data(reader().feed(OPENROUTER))
+    assert payload["id"] == "gen-1"
+    assert payload["error"]["metadata"] == {"p": "x"}
+
+
+def test_raise_holds_the_event_back_and_everything_after_it() -> None:
+    stream = reader("raise")
+    assert stream.feed(FIRST + CLINE + DONE) == FIRST
+    assert stream.failure is not None
+    assert stream.failure.event is None
+    assert stream.flush() == b""
+
+
+def test_observe_leaves_every_byte_where_it_was() -> None:
+    stream = reader("observe")
+    for chunk in (FIRST[:20], FIRST[20:], CLINE[:30], CLINE[30:], b"data: half"):
+        assert stream.feed(chunk) == chunk
+    assert stream.flush() == b""
+    assert stream.failure is not None
+    assert stream.failure.error.code == "rate_limit"
+
+
+def test_an_error_in_two_halves_is_seen() -> None:
+    stream = reader()
+    assert stream.feed(FIRST + CLINE[:40]) == FIRST
+    assert b'"delta":{}' in stream.feed(CLINE[40:])
+
+
+def test_an_error_without_its_blank_line_is_delivered_as_a_whole_event() -> None:
+    stream = reader()
+    assert stream.feed(CLINE.rstrip()) == b""
+    delivered = stream.flush()
+    assert delivered.endswith(b"\n\n")
+    assert data(delivered)["error"]["code"] == "rate_limit"
+
+
+def test_only_the_first_failure_is_reported() -> None:
+    stream = reader()
+    stream.feed(CLINE)
+    stream.feed(OPENROUTER)
+    assert stream.failure is not None
+    assert stream.failure.error.code == "rate_limit"
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (b"event: error\ndata: gateway lost\n\n", "gateway lost"),
+        (b'event: error\ndata: {"message": "lost"}\n\n', "lost"),
+        (b'event: error\ndata: {"a": 1}\n\n', '{"a": 1}'),
+        (b"event: error\ndata: \n\n", "The stream ended with an error"),
+    ],
+)
+def test_an_event_called_error_is_one(event: bytes, message: str) -> None:
+    stream = reader()
+    delivered = stream.feed(event)
+    assert delivered.startswith(b"event: error\n")
+    assert data(delivered)["error"] == {"code": "server_error", "message": message}
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b'data: {"choices":[{"delta":{"content":"an \\"error\\": {"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"error"},"finish_reason":null}],"error":null}\n\n',
+        b"data: not json: error\n\n",
+        b": error in a comment\n\n",
+        b"event: ping\n\n",
+        b'data: ["error"]\n\n',
+        b"data: " + b"[" * 100_000 + b"error\n\n",
+        b"data: \xff\xfeerror\n\n",
+        b"\n\n",
+    ],
+)
+def test_the_word_alone_is_no_error(chunk: bytes) -> None:
+    stream = reader()
+    assert stream.feed(FIRST) == FIRST
+    assert stream.feed(chunk) == chunk
+    assert stream.failure is None
+
+
+def test_an_event_of_another_kind_of_stream_passes() -> None:
+    stream = reader(chat=False)
+    rpc = b'data: {"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"no such method"}}\n\n'
+    named = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n'
+    assert stream.feed(rpc + named) == rpc + named
+    assert stream.failure is None
+
+
+def test_chat_chunks_are_recognised_on_any_endpoint() -> None:
+    stream = reader(chat=False)
+    assert stream.feed(CLINE) != CLINE
+    assert stream.failure is not None
+
+
+def test_an_event_above_the_bound_passes_unread() -> None:
+    stream = StreamReader(CallRecord(), on_error="normalize", max_event_bytes=20)
+    assert stream.feed(CLINE[:50]) == CLINE[:50]
+    assert stream.feed(CLINE[50:] + FIRST) == CLINE[50:] + FIRST
+    assert stream.failure is None
+
+
+good_payloads = st.fixed_dictionaries(
+    {"choices": st.just([{"index": 0, "delta": {"content": "x"}, "finish_reason": None}])},
+    optional={"id": st.text(), "usage": st.none(), "error": st.none(), "x": st.text()},
+)
+
+
+@given(
+    st.lists(good_payloads.map(lambda p: f"data: {json.dumps(p, ensure_ascii=False)}")),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from(["normalize", "raise", "observe"]),
+    st.integers(1, 30),
+)
+def test_a_good_stream_comes_out_as_it_went_in(
+    events: list[str], newline: str, on_error: OnError, size: int
+) -> None:
+    stream = "".join(event + newline * 2 for event in events).encode("utf-8", "surrogatepass")
+    subject = reader(on_error)
+    out = b"".join(subject.feed(stream[i : i + size]) for i in range(0, len(stream), size))
+    assert out + subject.flush() == stream
+    assert subject.failure is None
+
+
+@given(st.lists(st.binary(max_size=60)), st.sampled_from(["normalize", "raise", "observe"]))
+def test_any_bytes_at_all_raise_nothing(chunks: list[bytes], on_error: OnError) -> None:
+    subject = reader(on_error)
+    for chunk in chunks:
+        subject.feed(chunk)
+    subject.flush()

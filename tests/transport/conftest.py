@@ -1,0 +1,238 @@
+"""Every behaviour, over real sockets, for each family and each colour.
+
+`rig` is a client in one of six combinations, used from a plain function whatever its colour: an
+asynchronous client runs in an event loop of its own, which the test calls into.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from cline_transport import CallRecord, Settings
+from cline_transport._protocols import Clock
+from cline_transport.simulator import Simulator
+
+FAMILIES = [name for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
+COLOURS = ["sync", "asyncio", "trio"]
+CHAT = {"model": "cline/ok", "messages": [{"role": "user", "content": "hello"}]}
+
+
+class FakeTime:
+    """A clock that only sleeping moves, and the waits that moved it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.random = 0.0
+        self.waits: list[float] = []
+        self.on_wait: Callable[[], None] = lambda: None
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(
+            monotonic=lambda: self.now,
+            time=lambda: 1_700_000_000.0,  # Tue, 14 Nov 2023 22:13:20 GMT
+            random=lambda: self.random,
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.on_wait()
+        self.now += seconds
+
+    async def sleep_async(self, seconds: float) -> None:
+        self.sleep(seconds)
+
+
+@dataclass
+class Answer:
+    """A response that was read, or the exception that came instead."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    raw_headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
+    chunks: list[bytes] = field(default_factory=list[bytes])
+    exception: BaseException | None = None
+    response: Any = None
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.chunks)
+
+    @property
+    def record(self) -> CallRecord:
+        record: CallRecord = self.response.extensions["cline_transport"]
+        return record
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """A client of either colour, called without one."""
+
+    def __init__(self, raw: Any, portal: BlockingPortal | None) -> None:
+        self.raw = raw
+        self.portal = portal
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args) if self.portal is None else self.portal.call(function, *args)
+
+    def open(self, method: str, url: str, **options: Any) -> Any:
+        """A response whose body is not read."""
+        request = self.raw.build_request(method, url, **options)
+        return self.run(lambda: self.raw.send(request, stream=True))
+
+    def chunks(self, response: Any) -> Iterator[bytes]:
+        """The body as it comes, undecoded."""
+        if self.portal is None:
+            yield from response.iter_raw()
+            return
+        iterator = response.aiter_raw()
+        while True:
+            try:
+                yield self.portal.call(iterator.__anext__)
+            except StopAsyncIteration:
+                return
+
+    def close(self, response: Any) -> None:
+        self.run(response.close if self.portal is None else response.aclose)
+
+    def request(self, method: str, url: str, **options: Any) -> Answer:
+        """Send and read; an exception is part of the answer."""
+        answer = Answer()
+        try:
+            answer.response = self.open(method, url, **options)
+            answer.status = answer.response.status_code
+            answer.headers = dict(answer.response.headers)
+            answer.raw_headers = answer.response.headers.raw
+            for chunk in self.chunks(answer.response):
+                answer.chunks.append(chunk)
+        except Exception as exc:  # noqa: BLE001 -- which one is what the test asks
+            answer.exception = exc
+        if answer.response is not None:
+            self.close(answer.response)
+        return answer
+
+    def post(self, url: str, **options: Any) -> Answer:
+        return self.request("POST", url, **options)
+
+
+@dataclass
+class Rig:
+    """One family, one colour."""
+
+    family: str
+    colour: str
+    time: FakeTime
+    spans: InMemorySpanExporter
+    provider: TracerProvider
+    stack: ExitStack
+    portal: BlockingPortal | None = None
+
+    @property
+    def library(self) -> Any:
+        return importlib.import_module(self.family)
+
+    @property
+    def ours(self) -> Any:
+        return importlib.import_module(f"cline_transport.{self.family}")
+
+    @property
+    def is_sync(self) -> bool:
+        return self.portal is None
+
+    def inner(self, **options: Any) -> Any:
+        """A plain transport of the library."""
+        kind = "HTTPTransport" if self.is_sync else "AsyncHTTPTransport"
+        return getattr(self.library, kind)(**options)
+
+    def transport(
+        self, inner: Any = None, *, settings: Settings | None = None, traced: bool = False
+    ) -> Any:
+        kind = "ClineTransport" if self.is_sync else "AsyncClineTransport"
+        transport = getattr(self.ours, kind)(
+            self.inner() if inner is None else inner,
+            settings=settings,
+            tracer_provider=self.provider if traced else None,
+        )
+        self.own_time(transport)
+        return transport
+
+    def own_time(self, transport: Any) -> None:
+        """Let a transport of ours wait on the test's clock."""
+        transport._loop.clock = self.time.clock
+        transport._loop.sleep = self.time.sleep if self.is_sync else self.time.sleep_async
+
+    def client(self, transport: Any = None, **options: Any) -> Client:
+        """A client, closed after the test; `transport` is ours by default."""
+        transport = self.transport() if transport is None else transport
+        if self.portal is None:
+            raw = self.stack.enter_context(
+                self.library.Client(transport=transport, timeout=10, **options)
+            )
+        else:
+            raw = self.stack.enter_context(
+                self.portal.wrap_async_context_manager(
+                    self.library.AsyncClient(transport=transport, timeout=10, **options)
+                )
+            )
+        return Client(raw, self.portal)
+
+    def plain(self, **options: Any) -> Client:
+        """A client of the library without us, to compare with."""
+        return self.client(self.inner(), **options)
+
+    def exception(self, name: str) -> type[BaseException]:
+        found: type[BaseException] = getattr(self.library, name)
+        return found
+
+    def finished(self) -> tuple[list[ReadableSpan], list[ReadableSpan]]:
+        """The ended spans: calls, and HTTP attempts."""
+        spans = self.spans.get_finished_spans()
+        ours = [s for s in spans if s.instrumentation_scope.name == "cline_transport"]
+        return ours, [s for s in spans if s not in ours]
+
+
+@contextmanager
+def make_rig(family: str, colour: str) -> Iterator[Rig]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    before = threading.active_count()
+    with ExitStack() as stack:
+        portal = None
+        if colour != "sync":
+            portal = stack.enter_context(start_blocking_portal(backend=colour))
+        yield Rig(family, colour, FakeTime(), exporter, provider, stack, portal)
+    provider.shutdown()
+    assert threading.active_count() <= before
+
+
+@pytest.fixture(params=[(f, c) for f in FAMILIES for c in COLOURS], ids="-".join)
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with make_rig(*request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def api() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def url(api: Simulator) -> str:
+    return f"{api.base_url}/chat/completions"
