@@ -17,7 +17,10 @@ _GAP: Final = "  "
 _NAME: Final = 34
 _CELL: Final = 16
 """The widest status and request ID; what is longer is cut."""
-_LEAST_BAR: Final = 12
+_LEAST_BAR: Final = 24
+"""What a narrow terminal leaves for the bars, as long as the other columns can give way."""
+_LEAST_NAME: Final = 18
+_LEAST_ID: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,7 @@ def glyphs_for(encoding: str) -> Glyphs:
     """
     try:
         "".join(str(getattr(UNICODE, name)) for name in Glyphs.__slots__).encode(encoding)
-    except (UnicodeEncodeError, LookupError):
+    except UnicodeEncodeError:
         return ASCII
     return UNICODE
 
@@ -92,7 +95,7 @@ def draw(
 
     Args:
         waterfall: What to draw.
-        width: Columns for a line; with fewer than 60 the bars stick out.
+        width: Columns for a line; with fewer than 50 the bars stick out.
         glyphs: The characters.
         safe: What servers have named passes through it.
     """
@@ -110,22 +113,26 @@ def draw(
     ]
     columns = [max(len(cells[n]) for cells in table) for n in range(4)]
     rest = width - sum(columns) - 4 * len(_GAP)
-    if rest < _LEAST_BAR:  # a narrow terminal: the name gives way
-        columns[0] = max(16, columns[0] + rest - _LEAST_BAR)
-        rest = _LEAST_BAR
+    for column, least in ((0, _LEAST_NAME), (2, _LEAST_ID)):
+        given = max(0, min(_LEAST_BAR - rest, columns[column] - least))
+        columns[column] -= given
+        rest += given
+    rest = max(rest, 4)
     for row, (name, status, request_id, took) in zip(waterfall.rows, table, strict=True):
         style = _STYLES[row.state]
         body = bar(row.start, row.duration, waterfall.duration, rest, glyphs)
         if row.kind == "wait":
             for solid in (glyphs.full, glyphs.left, glyphs.right):
                 body = body.replace(solid, glyphs.wait)
-        shown = _cut(name, columns[0], glyphs)
         yield Text.assemble(
-            (f"{shown:<{columns[0]}}", "bold" if row.kind == "call" else ""),
+            (
+                f"{_cut(name, columns[0], glyphs):<{columns[0]}}",
+                "bold" if row.kind == "call" else "",
+            ),
             _GAP,
             (f"{status:<{columns[1]}}", style),
             _GAP,
-            (f"{request_id:<{columns[2]}}", "dim"),
+            (f"{_cut(request_id, columns[2], glyphs):<{columns[2]}}", "dim"),
             _GAP,
             (f"{took:>{columns[3]}}", "dim" if row.kind == "wait" else ""),
             _GAP,

@@ -20,18 +20,19 @@ class Outcome:
 
     Attributes:
         text: The text that was delivered, all of it or the part before an error.
-        error: The exception that the SDK raised; `None` where it raised none.
+        error: The exception that came out of the SDK: its own, or one of the wire in the middle of a
+            stream; `None` for none.
     """
 
     text: str
-    error: openai.APIError | None = None
+    error: Exception | None = None
 
 
 def complete(client: openai.OpenAI, model: str) -> Outcome:
     """One call without a stream."""
     try:
         completion = client.chat.completions.create(model=model, messages=[PROMPT], stream=False)
-    except openai.APIError as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever the application would see is shown
         return Outcome(text="", error=exc)
     return Outcome(text=completion.choices[0].message.content or "")
 
@@ -45,7 +46,7 @@ def stream(client: openai.OpenAI, model: str, on_chunk: Callable[[], None]) -> O
             for choice in chunk.choices:
                 text += choice.delta.content or ""
             on_chunk()
-    except openai.APIError as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever the application would see is shown
         return Outcome(text=text, error=exc)
     return Outcome(text=text)
 
@@ -61,7 +62,7 @@ async def stream_async(
             for choice in chunk.choices:
                 text += choice.delta.content or ""
             await on_chunk()
-    except openai.APIError as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever the application would see is shown
         return Outcome(text=text, error=exc)
     return Outcome(text=text)
 

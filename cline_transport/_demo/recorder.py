@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 # Loaded here, so that the first attempt of the first call does not show the time it takes.
 import opentelemetry.instrumentation.httpx
 from opentelemetry.sdk.resources import Resource
@@ -17,7 +19,13 @@ INSTRUMENTATION = opentelemetry.instrumentation.httpx.__name__
 
 
 def own_provider(processor: SpanProcessor) -> TracerProvider:
-    """A provider that records everything, whatever `OTEL_*` says of samplers and resources."""
+    """A provider that records everything, whatever `OTEL_*` says of samplers and resources.
+
+    Raises:
+        ValueError: `OTEL_SDK_DISABLED` is set: there would be no spans.
+    """
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        raise ValueError("OTEL_SDK_DISABLED is true: there would be no trace to show")
     provider = TracerProvider(
         sampler=ALWAYS_ON, resource=Resource.get_empty(), shutdown_on_exit=False
     )

@@ -27,13 +27,13 @@ class Expected:
 
     Attributes:
         text: What the application has received, also before an error.
-        error: The exact class that the SDK raises; `None` for none.
+        error: The exact class that is raised; `None` for none.
         code: The error's code.
         attempts: Requests on the wire, all layers together.
     """
 
     text: str = ""
-    error: type[openai.APIError] | None = None
+    error: type[Exception] | None = None
     code: int | str | None = None
     attempts: int = 1
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from cline_transport._demo.bars import draw, glyphs_for
 from cline_transport._demo.calls import Outcome
 from cline_transport._demo.waterfall import Waterfall
-from cline_transport.errors import ErrorInfo, error_info
+from cline_transport.errors import ErrorInfo
 
 __all__ = ["PLAIN_WIDTH", "Stage", "make_console"]
 
@@ -56,16 +56,18 @@ class Stage:
     def __init__(self, console: Console, *, secrets: Sequence[str] = ()) -> None:
         self.console = console
         self._secrets = tuple(secret for secret in secrets if secret)
+        self._encoding = console.encoding
         self._glyphs = glyphs_for(console.encoding)
 
     def heading(self, title: str, point: str, *, number: str = "") -> None:
         """What comes now."""
+        title = self._safe(title)
         text = Text.assemble((f"{number}  " if number else "", "dim"), (title, "bold"))
         self.console.print()
         self.console.print(
             Rule(text, align="left", style="dim", characters=self._glyphs.line), end=""
         )
-        self._line(Text(point, style="dim"))
+        self._line(Text(self._safe(point), style="dim"))
 
     def outcome(self, outcome: Outcome, info: ErrorInfo | None) -> None:
         """What the application saw: text, exception, or one after the other."""
@@ -78,24 +80,13 @@ class Stage:
             grid.add_row(label, Text(quoted, style="green"))
             label = Text("and then" if outcome.error is not None else "")
         if outcome.error is not None:
-            name = type(outcome.error).__name__
-            grid.add_row(label, Text(f"openai.{name}", style="bold red"))
-            for key, value in self._facts(info or error_info(outcome.error), outcome.error):
+            kind = type(outcome.error)
+            name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+            grid.add_row(label, Text(name, style="bold red"))
+            for key, value in _facts(info, outcome.error):
                 grid.add_row("", Text.assemble((f"{key:<12}", "dim"), self._safe(value)))
         self.console.print()
         self.console.print(Padding(grid, (0, 0, 0, 2), expand=False))
-
-    @staticmethod
-    def _facts(info: ErrorInfo | None, error: Exception) -> list[tuple[str, str]]:
-        if info is None:
-            return [("message", str(error))]
-        status = "none" if info.status_code is None else str(info.status_code)
-        return [
-            ("code", str(info.code)),
-            ("status", f"{status} ({info.phase.replace('_', '-')})"),
-            ("message", info.message),
-            ("request ID", info.request_id or "none"),
-        ]
 
     def waterfall(self, waterfall: Waterfall) -> None:
         """The call's spans and waits on their time axis."""
@@ -127,15 +118,24 @@ class Stage:
         self.console.print()
         self.console.print(panel)
 
-    def note(self, text: str) -> None:
-        """A line of its own."""
-        self._line(Text(self._safe(text)))
-
     def _line(self, text: Text) -> None:
         self.console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
     def _safe(self, text: str) -> str:
-        """Foreign text without secrets and without control characters."""
+        """Foreign text without secrets, control characters, and what the output cannot encode."""
         for secret in self._secrets:
             text = text.replace(secret, "[redacted]")
-        return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+        text = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+        return text.encode(self._encoding, "replace").decode(self._encoding)
+
+
+def _facts(info: ErrorInfo | None, error: Exception) -> list[tuple[str, str]]:
+    if info is None:
+        return [("message", str(error))]
+    status = "none" if info.status_code is None else str(info.status_code)
+    return [
+        ("code", str(info.code)),
+        ("status", f"{status} ({info.phase.replace('_', '-')})"),
+        ("message", info.message),
+        ("request ID", info.request_id or "none"),
+    ]

@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 
-import anyio
 import openai
+from anyio.lowlevel import checkpoint
 from rich.console import Console
 
 from cline_transport._demo.calls import Outcome, complete, replace_sleep, stream, stream_async
@@ -24,7 +24,7 @@ from cline_transport.retry import RetryPolicy
 from cline_transport.settings import ErrorSettings, Settings, StreamSettings, TelemetrySettings
 from cline_transport.simulator import Gate, Simulator
 
-__all__ = ["MODEL", "problems", "quiet_log", "run_tour"]
+__all__ = ["MODEL", "documented_settings", "problems", "quiet_log", "run_tour"]
 
 MODEL = "anthropic/claude-sonnet-4.6"
 
@@ -44,6 +44,17 @@ def quiet_log() -> Generator[None, None, None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+def documented_settings() -> Settings:
+    """The documented policies: each one given, so that `CLINE_TRANSPORT_*` changes none."""
+    return Settings(
+        enabled=True,
+        retry=RetryPolicy(),
+        errors=ErrorSettings(),
+        stream=StreamSettings(),
+        telemetry=TelemetrySettings(),
+    )
 
 
 def run_tour(
@@ -67,19 +78,11 @@ def run_tour(
     Raises:
         OSError: No loopback socket could be opened.
     """
-    # Given in full: the tour shows the documented policy, not that of CLINE_TRANSPORT_*.
-    settings = Settings(
-        enabled=True,
-        retry=RetryPolicy(),
-        errors=ErrorSettings(),
-        stream=StreamSettings(),
-        telemetry=TelemetrySettings(),
-    )
     began = time.monotonic()
     wrong = 0
     reported: ErrorInfo | None = None
     with quiet_log(), Simulator() as api:
-        tour = _Tour(console, api, settings, sleep, async_sleep)
+        tour = _Tour(console, api, sleep, async_sleep)
         for number, scenario in enumerate(scenarios, start=1):
             failed, info = tour.show(scenario, f"{number}/{len(scenarios)}")
             wrong += failed
@@ -100,13 +103,12 @@ class _Tour:
         self,
         console: Console,
         api: Simulator,
-        settings: Settings,
         sleep: Callable[[float], object],
         async_sleep: Callable[[float], Awaitable[object]],
     ) -> None:
         self.stage = Stage(console)
         self._api = api
-        self._settings = settings
+        self._settings = documented_settings()
         self._sleep = sleep
         self._async_sleep = async_sleep
         self._countdown = Countdown(console, sleep, async_sleep)
@@ -157,7 +159,7 @@ class _Tour:
             gate.release()
             await self._async_sleep(_PACE)
 
-        await anyio.sleep(0)  # loads anyio's backend, which the first attempt would do otherwise
+        await checkpoint()  # loads anyio's backend, which the first attempt would do otherwise
         transport = async_http_client(
             settings=self._settings, tracer_provider=self._recorder.provider, trust_env=False
         )

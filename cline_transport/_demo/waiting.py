@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from cline_transport._demo.bars import glyphs_for
+
 __all__ = ["Countdown"]
 
 _STEP = 0.1
@@ -65,11 +67,12 @@ class Countdown:
             self._console.print(Text(f"  {label}"))
             yield seconds
             return
+        fancy = glyphs_for(self._console.encoding).fancy
         columns = (
             TextColumn(" "),
-            SpinnerColumn(),
+            SpinnerColumn("dots" if fancy else "line"),
             TextColumn("{task.description}"),
-            BarColumn(28),
+            BarColumn(28, complete_style="yellow", finished_style="yellow"),
             TextColumn("{task.fields[left]:4.1f} s"),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:

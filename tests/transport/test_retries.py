@@ -12,7 +12,7 @@ import pytest
 from cline_transport import RetryPolicy, RetryRule, Settings
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import CHAT, Rig
+from .conftest import CHAT, Rig, unread
 
 TABLE = [
     (400, 1, []),
@@ -331,10 +331,6 @@ def test_a_discarded_response_is_closed_before_the_wait(
     api.enqueue(Reply.error(503), Reply.html(502), Reply.error(429), Reply.completion("fine"))
     assert client.post(url, json=CHAT).status == 200
     assert idle == [True, True, True]
-
-
-# Of a body that is not read to its end, both libraries leave generators behind on trio.
-unread = pytest.mark.filterwarnings("ignore:Async generator '(httpx|httpcore):ResourceWarning")
 
 
 @unread
