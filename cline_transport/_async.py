@@ -96,12 +96,18 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         else:
             return
         try:
-            await self._exchange(self._transport.handle_async_request, exchange.begin(wait))
+            await self._exchange_beneath(self._transport.handle_async_request, exchange.begin(wait))
         except Exception as exc:
             if exc is not exchange.exception:
                 raise
 
     async def _exchange_traced(
+        self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT
+    ) -> ResponseT:
+        request.extensions[EXCHANGE].traced = True
+        return await self._exchange_beneath(send, request)
+
+    async def _exchange_beneath(
         self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT
     ) -> ResponseT:
         with suppress_http_instrumentation():

@@ -104,6 +104,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         "response",
         "rest",
         "sent",
+        "traced",
     )  # fmt: skip
 
     def __init__(
@@ -143,6 +144,8 @@ class Exchange(Generic[RequestT, ResponseT]):
         self._reason: str | None = None
         self.sent = False
         """Whether the attempt under way has reached the transport beneath."""
+        self.traced = False
+        """Whether it runs beneath an HTTP span, or where one would be."""
         self.response: ResponseT | None = None
         self.body: Body | None = None
         self.rest: Any = None
@@ -162,7 +165,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         now = self._clock.monotonic()
         self._call.begin(now, wait)
         self._verdict = self.response = self.body = self.rest = self.exception = None
-        self.sent = False
+        self.sent = self.traced = False
         given: Mapping[str, Any] = self._request.extensions
         extensions = {key: value for key, value in given.items() if key not in _OWN_KEYS}
         timeouts = self._call.timeouts(given.get("timeout"), now)
@@ -193,7 +196,8 @@ class Exchange(Generic[RequestT, ResponseT]):
             epoch=self._clock.time(),
             random=self._clock.random(),
         )
-        self._telemetry.on_attempt(self._call.record.attempts[-1])
+        if self.traced:
+            self._telemetry.on_attempt(self._call.record.attempts[-1])
 
     def failed(self, exc: Exception) -> None:
         """The attempt ended in an exception."""
@@ -201,7 +205,8 @@ class Exchange(Generic[RequestT, ResponseT]):
         self._verdict = self._call.on_exception(
             exc, now=self._clock.monotonic(), random=self._clock.random()
         )
-        self._telemetry.on_attempt(self._call.record.attempts[-1])
+        if self.traced:
+            self._telemetry.on_attempt(self._call.record.attempts[-1])
 
     @property
     def decided(self) -> bool:

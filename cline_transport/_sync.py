@@ -95,12 +95,18 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         else:
             return
         try:
-            self._exchange(self._transport.handle_request, exchange.begin(wait))
+            self._exchange_beneath(self._transport.handle_request, exchange.begin(wait))
         except Exception as exc:
             if exc is not exchange.exception:
                 raise
 
     def _exchange_traced(
+        self, send: Callable[[RequestT], ResponseT], request: RequestT
+    ) -> ResponseT:
+        request.extensions[EXCHANGE].traced = True
+        return self._exchange_beneath(send, request)
+
+    def _exchange_beneath(
         self, send: Callable[[RequestT], ResponseT], request: RequestT
     ) -> ResponseT:
         with suppress_http_instrumentation():

@@ -75,17 +75,17 @@ class Telemetry:
     def __init__(
         self, tracer_provider: TracerProvider | None = None, *, enabled: bool = True
     ) -> None:
-        self._tracer = (
-            trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
-            if enabled
-            else trace.NoOpTracer()
-        )
+        self._tracer = None
+        if enabled:
+            self._tracer = trace.get_tracer(
+                names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL
+            )
 
     def start(
         self, head: RequestHead, *, chat: bool, model: str | None, stream: bool | None
     ) -> CallTelemetry:
         """Start the span of a call: `chat {model}`, or `{METHOD}` for any other endpoint."""
-        if not is_instrumentation_enabled():
+        if self._tracer is None or not is_instrumentation_enabled():
             return CallTelemetry(trace.INVALID_SPAN, head)
         port = head.port or _DEFAULT_PORTS.get(head.scheme)
         attributes: dict[str, AttributeValue] = {names.SERVER_ADDRESS: head.host}

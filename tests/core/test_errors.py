@@ -224,7 +224,10 @@ def test_it_says_how_the_error_came(info: ErrorInfo, line: str) -> None:
     ("info", "advice"),
     [
         (ErrorInfo(code=401, message="m"), "Verify the Authorization header contains a valid key"),
-        (ErrorInfo(code="odd", message="m", status_code=429), "Wait and retry with exponential backoff"),
+        (
+            ErrorInfo(code="odd", message="m", status_code=429),
+            "Wait and retry with exponential backoff",
+        ),
         (ErrorInfo(code="odd", message="m", retryable=True), "Retry the full request"),
         (ErrorInfo(code="odd", message="m", status_code=418), "Report it with the details below"),
     ],

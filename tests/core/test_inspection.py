@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cline_transport.inspection import OnError, RequestFacts, StreamReader, read_completion, read_request
+from cline_transport.inspection import (
+    OnError,
+    RequestFacts,
+    StreamReader,
+    read_completion,
+    read_request,
+)
 from cline_transport.record import CallRecord
 from cline_transport.wire import WireError
 
@@ -61,7 +67,9 @@ def test_model_and_stream_are_read_from_the_request(body: bytes, facts: RequestF
         st.sampled_from(["messages", "tools", "user", "x"]),
         st.recursive(
             st.text() | st.booleans(),
-            lambda inner: st.dictionaries(st.sampled_from(["model", "stream", "a"]), inner, max_size=3),
+            lambda inner: st.dictionaries(
+                st.sampled_from(["model", "stream", "a"]), inner, max_size=3
+            ),
             max_leaves=6,
         ),
     ),
@@ -94,9 +102,18 @@ def test_a_completion_is_noted_in_the_record() -> None:
         },
         record,
     )
-    assert (record.response_id, record.response_model, record.finish_reason) == ("gen-1", "m", "stop")
+    assert (record.response_id, record.response_model, record.finish_reason) == (
+        "gen-1",
+        "m",
+        "stop",
+    )
     usage = record.usage
-    assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cost) == (12, 4, 3, 0.5)
+    assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cost) == (
+        12,
+        4,
+        3,
+        0.5,
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +139,9 @@ def test_surprising_types_are_passed_over(odd: object) -> None:
 def test_a_good_stream_passes_and_is_noted() -> None:
     record = CallRecord()
     stream = StreamReader(record, on_error="normalize", max_event_bytes=MAX)
-    last = b'data: {"id":"gen-1","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}\n\n'
+    last = (
+        b'data: {"id":"gen-1","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}\n\n'
+    )
     for chunk in (b": OPENROUTER PROCESSING\n\n", FIRST, last, DONE):
         assert stream.feed(chunk) == chunk
     assert stream.flush() == b""

@@ -89,7 +89,9 @@ def test_a_timeout_that_may_have_been_billed_is_not_retried(code: str) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 429, 500, 502, 503])
-@pytest.mark.parametrize("code", ["context_length_exceeded", "content_filter", "insufficient_quota"])
+@pytest.mark.parametrize(
+    "code", ["context_length_exceeded", "content_filter", "insufficient_quota"]
+)
 def test_what_no_retry_mends_is_not_retried_under_any_status(code: str, status: int) -> None:
     assert waits(code, status) == []
 

@@ -114,7 +114,11 @@ def test_empty_rules_in_a_file_mean_none(config: Path) -> None:
         ("CLINE_TRANSPORT_RETRY__JITTER", "7", ["RetryPolicy.jitter", "between 0 and 1", "7.0"]),
         ("CLINE_TRANSPORT_RETRY__DEADLINE", "-1", ["RetryPolicy.deadline", ">= 0", "-1"]),
         ("CLINE_TRANSPORT_RETRY__NOPE", "1", ["retry.nope"]),
-        ("CLINE_TRANSPORT_STREAM__ON_ERROR", "ignore", ["stream.on_error", "'normalize'", "ignore"]),
+        (
+            "CLINE_TRANSPORT_STREAM__ON_ERROR",
+            "ignore",
+            ["stream.on_error", "'normalize'", "ignore"],
+        ),
         ("CLINE_TRANSPORT_STREAM__MAX_EVENT_BYTES", "0", ["max_event_bytes", ">= 1", "0"]),
         ("CLINE_TRANSPORT_ERRORS__MAX_BODY_BYTES", "-5", ["max_body_bytes", ">= 1", "-5"]),
         ("CLINE_TRANSPORT_RETRY__RULES", "{", ["retry.rules must be a JSON object", "'{'"]),

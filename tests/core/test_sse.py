@@ -66,7 +66,8 @@ def test_an_event_above_the_bound_passes_in_opaque_pieces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(b"x\n", b"\r\ny"), (b"x\r", b"\ry"), (b"x\n", b"\ny"), (b"x\r\n", b"\ry")]
+    ("before", "after"),
+    [(b"x\n", b"\r\ny"), (b"x\r", b"\ry"), (b"x\n", b"\ny"), (b"x\r\n", b"\ry")],
 )
 def test_the_boundary_that_ends_it_may_lie_across_two_chunks(before: bytes, after: bytes) -> None:
     splitter = EventSplitter(max_event_bytes=4)

@@ -92,7 +92,11 @@ def test_its_code_is_its_own_or_the_status() -> None:
 @pytest.mark.parametrize(
     ("content_type", "body", "message"),
     [
-        ("text/html", b"<html><title>502 Bad Gateway</title><body>x</body></html>", "502 Bad Gateway"),
+        (
+            "text/html",
+            b"<html><title>502 Bad Gateway</title><body>x</body></html>",
+            "502 Bad Gateway",
+        ),
         ("text/html", b"<h1>Service &amp; more</h1>", "Service & more"),
         ("text/html", b"<style>p{}</style><p>Try <b>later</b></p>", "Try later"),
         ("", b"<!doctype html><p>gone", "gone"),
@@ -145,12 +149,14 @@ def test_any_bytes_end_as_the_documented_format(status: int, kind: str, body: by
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["error", "message", "code", "detail", "choices", "metadata", "x"])
-        | st.text(max_size=4),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "message", "code", "detail", "choices", "metadata", "x"])
+            | st.text(max_size=4),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )
@@ -194,7 +200,9 @@ def test_a_bare_error_chunk_has_no_code_and_a_message_all_the_same() -> None:
 
 
 def test_a_code_without_a_message_gets_the_documented_meaning() -> None:
-    found = read_chunk_error({"choices": [{"finish_reason": "error", "error": {"code": "rate_limit"}}]})
+    found = read_chunk_error(
+        {"choices": [{"finish_reason": "error", "error": {"code": "rate_limit"}}]}
+    )
     assert found == WireError("rate_limit", "Rate limit hit during generation")
 
 

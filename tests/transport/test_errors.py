@@ -19,9 +19,7 @@ JSON = [("content-type", "application/json")]
 
 
 def raw(status: int, body: bytes, *headers: tuple[str, str]) -> Reply:
-    return Reply.raw(
-        status, headers=[("content-length", str(len(body))), *headers], body=body
-    )
+    return Reply.raw(status, headers=[("content-length", str(len(body))), *headers], body=body)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +33,9 @@ def raw(status: int, body: bytes, *headers: tuple[str, str]) -> Reply:
 def test_what_callers_read_today_passes_byte_for_byte(
     rig: Rig, api: Simulator, url: str, body: bytes
 ) -> None:
-    api.enqueue(raw(401, body, *JSON, ("x-extra", "kept")), raw(401, body, *JSON, ("x-extra", "kept")))
+    api.enqueue(
+        raw(401, body, *JSON, ("x-extra", "kept")), raw(401, body, *JSON, ("x-extra", "kept"))
+    )
     ours = rig.client().post(url, json=CHAT)
     assert ours.body == body
     plain = rig.plain().post(url, json=CHAT)
@@ -234,9 +234,13 @@ def test_without_normalisation_it_is_retried_and_stays_a_200(
 @pytest.mark.parametrize(
     "body",
     [
-        {"object": "response", "status": "failed", "error": {"code": "server_error", "message": "m"}},
+        {
+            "object": "response",
+            "status": "failed",
+            "error": {"code": "server_error", "message": "m"},
+        },
         {"object": "list", "data": []},
-        {"choices": [{"message": {"content": "an \"error\""}, "finish_reason": "stop"}]},
+        {"choices": [{"message": {"content": 'an "error"'}, "finish_reason": "stop"}]},
         {"error": None, "status": "completed"},
         ["error"],
     ],
@@ -253,9 +257,7 @@ def test_a_good_json_answer_passes_byte_for_byte(
 
 
 @unread
-def test_a_long_json_answer_is_passed_on_as_it_comes(
-    rig: Rig, api: Simulator, url: str
-) -> None:
+def test_a_long_json_answer_is_passed_on_as_it_comes(rig: Rig, api: Simulator, url: str) -> None:
     parts = [b'{"data": "', *[b"y" * 100_000] * 30, b'"}']
     api.enqueue(Reply.raw(200, headers=JSON, body=parts))
     client = rig.client()

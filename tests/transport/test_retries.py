@@ -129,9 +129,7 @@ def test_the_servers_word_on_retrying_is_obeyed(rig: Rig, api: Simulator, url: s
     assert names.count(b"x-should-retry") == 1
 
 
-def test_disabled_retries_leave_the_layer_above_its_own(
-    rig: Rig, api: Simulator, url: str
-) -> None:
+def test_disabled_retries_leave_the_layer_above_its_own(rig: Rig, api: Simulator, url: str) -> None:
     api.enqueue(Reply.error(503))
     transport = rig.transport(settings=Settings(retry=RetryPolicy(enabled=False)))
     answer = rig.client(transport).post(url, json=CHAT)
@@ -319,9 +317,7 @@ def test_a_json_answer_that_breaks_off_is_a_closed_connection(
     assert rig.time.waits == [1.0]
 
 
-def test_a_discarded_response_is_closed_before_the_wait(
-    rig: Rig, api: Simulator, url: str
-) -> None:
+def test_a_discarded_response_is_closed_before_the_wait(rig: Rig, api: Simulator, url: str) -> None:
     inner = rig.inner(limits=rig.library.Limits(max_connections=1))
     client = rig.client(rig.transport(inner))
     idle: list[bool] = []

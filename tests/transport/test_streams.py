@@ -41,8 +41,12 @@ def test_a_good_stream_passes_byte_for_byte(
     rig: Rig, api: Simulator, url: str, newline: str, split: int | None
 ) -> None:
     reply = Reply.stream(
-        "Grüße, 世界 \u2028 and the word error.", newline=newline, split=split, comments=2,
-        response_id="gen-1", request_id="req_1",
+        "Grüße, 世界 \u2028 and the word error.",
+        newline=newline,
+        split=split,
+        comments=2,
+        response_id="gen-1",
+        request_id="req_1",
     )
     api.enqueue(reply, reply)
     ours = rig.client().post(url, json=CHAT)
@@ -102,9 +106,7 @@ def test_an_error_after_content_is_rewritten_for_every_client(
 def test_raise_delivers_what_came_before_and_then_raises(
     rig: Rig, api: Simulator, url: str, shape: Any
 ) -> None:
-    api.enqueue(
-        Reply.stream("one two three", error="rate_limit", error_after=2, error_shape=shape)
-    )
+    api.enqueue(Reply.stream("one two three", error="rate_limit", error_after=2, error_shape=shape))
     answer = rig.client(rig.transport(settings=stream_settings("raise"))).post(url, json=CHAT)
     assert contents(answer.body) == ("one two", [])
     assert isinstance(answer.exception, rig.ours.StreamError)
@@ -128,9 +130,7 @@ def test_raise_raises_for_an_event_that_was_never_ended_too(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_observe_leaves_the_bytes_and_knows(
-    rig: Rig, api: Simulator, url: str, shape: Any
-) -> None:
+def test_observe_leaves_the_bytes_and_knows(rig: Rig, api: Simulator, url: str, shape: Any) -> None:
     reply = Reply.stream(
         "one two", error="rate_limit", error_shape=shape, response_id="g", request_id="r"
     )
@@ -141,9 +141,7 @@ def test_observe_leaves_the_bytes_and_knows(
     assert ours.record.error is not None
 
 
-def test_each_event_leaves_before_the_next_one_comes(
-    rig: Rig, api: Simulator, url: str
-) -> None:
+def test_each_event_leaves_before_the_next_one_comes(rig: Rig, api: Simulator, url: str) -> None:
     gate = Gate()
     api.enqueue(Reply.stream("a b c d", gate=gate, error="rate_limit"))
     client = rig.client()
@@ -226,9 +224,7 @@ def test_a_closed_stream_frees_its_connection(rig: Rig, api: Simulator, url: str
 
 
 @unread
-def test_a_stream_that_is_closed_at_done_is_complete(
-    rig: Rig, api: Simulator, url: str
-) -> None:
+def test_a_stream_that_is_closed_at_done_is_complete(rig: Rig, api: Simulator, url: str) -> None:
     gate = Gate()
     gate.release(20)
     api.enqueue(Reply.stream("a", gate=gate))

@@ -1,0 +1,539 @@
+"""One span for a call, one HTTP span for each of its attempts, at home in the traces people have."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.instrumentation import httpx as instrumentation
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanKind, StatusCode
+
+from cline_transport import RetryPolicy, Settings, StreamSettings, TelemetrySettings
+from cline_transport.simulator import Gate, Reply, Simulator
+
+from .conftest import CHAT, Rig, unread
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def status_of(http_span: ReadableSpan) -> Any:
+    found = attributes(http_span)
+    return found.get("http.response.status_code", found.get("http.status_code"))
+
+
+def assert_nested(call: ReadableSpan, attempts: list[ReadableSpan]) -> None:
+    for span in [call, *attempts]:
+        assert span.end_time is not None
+    for span in attempts:
+        assert span.parent is not None
+        assert span.context is not None
+        assert call.context is not None
+        assert span.parent.span_id == call.context.span_id
+        assert span.context.trace_id == call.context.trace_id
+        assert span.kind is SpanKind.CLIENT
+
+
+def traced(rig: Rig, settings: Settings | None = None, inner: Any = None) -> Any:
+    return rig.client(rig.transport(inner, settings=settings, traced=True))
+
+
+def test_a_call_that_recovered_is_described_whole(rig: Rig, api: Simulator, url: str) -> None:
+    api.enqueue(
+        Reply.error(429, retry_after=2, request_id="req_1"),
+        Reply.stream("Hi", response_id="gen-1", model="cline/answered", request_id="req_2"),
+    )
+    traced(rig).post(url, json={**CHAT, "stream": True})
+    [call], [first, second] = rig.finished()
+    assert_nested(call, [first, second])
+    assert call.name == "chat cline/ok"
+    assert call.kind is SpanKind.CLIENT
+    assert call.status.status_code is StatusCode.UNSET
+    assert call.events == ()
+    usage = attributes(call)
+    assert usage.pop("gen_ai.usage.input_tokens") > 0
+    assert usage.pop("gen_ai.usage.output_tokens") > 0
+    assert usage.pop("gen_ai.usage.cache_read.input_tokens") >= 0
+    assert usage.pop("cline.usage.cost") > 0
+    assert usage == {
+        "server.address": "127.0.0.1",
+        "server.port": api.port,
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "127.0.0.1",
+        "gen_ai.request.model": "cline/ok",
+        "gen_ai.request.stream": True,
+        "gen_ai.response.id": "gen-1",
+        "gen_ai.response.model": "cline/answered",
+        "gen_ai.response.finish_reasons": ("stop",),
+        "gen_ai.response.time_to_first_chunk": 2.0,
+        "cline.request_id": "req_2",
+        "cline.retry.count": 1,
+        "cline.stream.completed": True,
+    }
+    assert (first.name, second.name) == ("POST", "POST")
+    failed, good = attributes(first), attributes(second)
+    assert (status_of(first), status_of(second)) == (429, 200)
+    assert first.status.status_code is StatusCode.ERROR
+    assert (failed["error.type"], failed["cline.error.code"]) == ("429", "429")
+    assert failed["cline.request_id"] == "req_1"
+    assert failed["http.response.header.x-request-id"] == ("req_1",)
+    assert "http.request.resend_count" not in failed
+    assert good["http.request.resend_count"] == 1
+    assert good["cline.request_id"] == "req_2"
+    assert "cline.error.code" not in good
+
+
+def test_a_call_that_failed_says_so_once(rig: Rig, api: Simulator, url: str) -> None:
+    api.enqueue(*[Reply.error(503, code="overloaded", message="Too\nmuch")] * 4)
+    traced(rig).post(url, json=CHAT)
+    [call], attempts = rig.finished()
+    assert len(attempts) == 4
+    assert_nested(call, attempts)
+    assert call.status.status_code is StatusCode.ERROR
+    assert call.status.description == "Too much"
+    found = attributes(call)
+    assert found["error.type"] == found["cline.error.code"] == "overloaded"
+    assert found["cline.error.message"] == "Too much"
+    assert found["cline.error.phase"] == "immediate"
+    assert found["cline.request_id"] == api.requests[-1].request_id
+    assert found["cline.retry.count"] == 3
+    assert [attributes(a)["cline.error.code"] for a in attempts] == ["overloaded"] * 4
+    assert [attributes(a).get("http.request.resend_count") for a in attempts] == [None, 1, 2, 3]
+    assert [attributes(a)["cline.request_id"] for a in attempts] == [
+        r.request_id for r in api.requests
+    ]
+
+
+def test_a_failed_connection_has_no_request_id(rig: Rig, url: str, api: Simulator) -> None:
+    client = traced(rig, Settings(retry=RetryPolicy(rules={})))
+    with api.refusing():
+        client.post(url, json=CHAT)
+    [call], [attempt] = rig.finished()
+    assert_nested(call, [attempt])
+    assert attributes(call)["error.type"] == "connect_error"
+    assert attributes(call)["cline.error.phase"] == "connection"
+    assert attributes(attempt)["cline.error.code"] == "connect_error"
+    assert "cline.request_id" not in attributes(call) | attributes(attempt)
+
+
+def test_an_error_in_a_stream_shows_on_the_call_and_lasts_until_its_end(
+    rig: Rig, api: Simulator, url: str
+) -> None:
+    gate = Gate()
+    api.enqueue(Reply.stream("one two", error="rate_limit", gate=gate))
+    client = traced(rig)
+    response = client.open("POST", url, json=CHAT)
+    assert rig.finished()[0] == []  # the HTTP span has ended with the headers, the call's has not
+    assert len(rig.finished()[1]) == 1
+    gate.release(20)
+    for _ in client.chunks(response):
+        pass
+    client.close(response)
+    [call], [attempt] = rig.finished()
+    assert call.status.status_code is StatusCode.ERROR
+    found = attributes(call)
+    assert (found["error.type"], found["cline.error.phase"]) == ("rate_limit", "mid_stream")
+    assert found["cline.stream.completed"] is False
+    assert found["gen_ai.response.finish_reasons"] == ("error",)
+    assert status_of(attempt) == 200
+
+
+def test_a_json_error_in_a_200_marks_its_attempt(rig: Rig, api: Simulator, url: str) -> None:
+    api.enqueue(Reply.json_error_in_200("content_filter"))
+    traced(rig).post(url, json=CHAT)
+    [call], [attempt] = rig.finished()
+    assert attempt.status.status_code is StatusCode.ERROR
+    assert attributes(attempt)["cline.error.code"] == "content_filter"
+    assert attributes(call)["error.type"] == "content_filter"
+
+
+@unread
+@pytest.mark.parametrize("on_error", ["normalize", "raise", "observe"])
+def test_the_span_ends_however_a_failed_stream_is_delivered(
+    rig: Rig, api: Simulator, url: str, on_error: Any
+) -> None:
+    api.enqueue(Reply.stream("one two", error="server_error"))
+    traced(rig, Settings(stream=StreamSettings(on_error=on_error))).post(url, json=CHAT)
+    [call], _ = rig.finished()
+    assert attributes(call)["error.type"] == "server_error"
+
+
+@unread
+def test_closing_early_is_normal(rig: Rig, api: Simulator, url: str) -> None:
+    gate = Gate()
+    gate.release(2)
+    api.enqueue(Reply.stream("a b c d", gate=gate))
+    client = traced(rig)
+    response = client.open("POST", url, json=CHAT)
+    chunks = client.chunks(response)
+    next(chunks)
+    client.close(response)
+    chunks.close()
+    [call], _ = rig.finished()
+    assert call.status.status_code is StatusCode.UNSET
+    assert attributes(call)["cline.stream.completed"] is False
+
+
+def test_a_lost_connection_in_mid_stream_shows(rig: Rig, api: Simulator, url: str) -> None:
+    api.enqueue(Reply.stream("one two", cut_after=1, then="close"))
+    traced(rig).post(url, json=CHAT)
+    [call], _ = rig.finished()
+    assert attributes(call)["error.type"] == "connection_closed"
+    assert attributes(call)["cline.request_id"] == api.requests[0].request_id
+
+
+def test_another_endpoint_is_an_internal_span(rig: Rig, api: Simulator) -> None:
+    traced(rig).request("GET", f"{api.base_url}/models", headers=key(api))
+    [call], [attempt] = rig.finished()
+    assert (call.name, call.kind) == ("GET", SpanKind.INTERNAL)
+    assert not any(name.startswith("gen_ai.") for name in attributes(call))
+    assert_nested(call, [attempt])
+
+
+def key(api: Simulator) -> dict[str, str]:
+    return {"authorization": f"Bearer {api.api_key}"}
+
+
+def test_a_call_without_a_model_is_still_a_chat(rig: Rig, api: Simulator, url: str) -> None:
+    api.enqueue(Reply.completion("x"))
+    traced(rig).post(url, content=b"{}")
+    [call], _ = rig.finished()
+    assert call.name == "chat"
+
+
+def test_neither_key_nor_prompt_nor_completion_is_told(
+    rig: Rig, api: Simulator, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.enqueue(
+        Reply.error(503, message="key SECRET-KEY-123 is over its limit"),
+        Reply.stream("COMPLETION text", error="server_error", error_message="SECRET-KEY-123 bad"),
+    )
+    with caplog.at_level(logging.DEBUG, "cline_transport"):
+        traced(rig).post(
+            f"{url}?q=QUERY",
+            json={**CHAT, "messages": [{"role": "user", "content": "PROMPT"}]},
+            headers={"authorization": "Bearer SECRET-KEY-123"},
+        )
+    told = "".join(str(s.to_json()) for s in rig.spans.get_finished_spans()) + caplog.text
+    for secret in ("SECRET-KEY-123", "PROMPT", "COMPLETION"):
+        assert secret not in told
+    assert "[redacted] bad" in told
+
+
+# --- the log ---
+
+
+def test_a_retry_and_a_failure_are_a_line_each(
+    rig: Rig, api: Simulator, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.enqueue(Reply.error(500, request_id="req_1"), Reply.error(500, request_id="req_2"))
+    with caplog.at_level(logging.INFO, "cline_transport"):
+        rig.client().post(url, json=CHAT)
+    ours = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "cline_transport"]
+    assert ours == [
+        ("INFO", "retry 1 of POST 127.0.0.1 in 1.00 s: 500 (request ID req_1)"),
+        (
+            "WARNING",
+            "POST 127.0.0.1 failed after 2 attempt(s): 500: Server-side issue "
+            "(request ID req_2, immediate, not retried: exhausted)",
+        ),
+    ]
+
+
+# --- at home in other people's traces ---
+
+
+@pytest.fixture
+def instrumentor(rig: Rig) -> Iterator[Any]:
+    kind = {"httpx": "HTTPXClientInstrumentor", "httpx2": "HTTPX2ClientInstrumentor"}[rig.family]
+    made = getattr(instrumentation, kind)()
+    yield made
+    if made.is_instrumented_by_opentelemetry:
+        made.uninstrument()
+
+
+def three_attempts(api: Simulator) -> None:
+    api.enqueue(
+        Reply.error(503, code="overloaded"), Reply.error(502), Reply.stream("Hi", request_id="r3")
+    )
+
+
+def check_three_attempts(rig: Rig) -> None:
+    [call], attempts = rig.finished()
+    assert [status_of(span) for span in attempts] == [503, 502, 200]
+    assert_nested(call, attempts)
+    assert [attributes(a).get("cline.error.code") for a in attempts] == ["overloaded", "502", None]
+    assert attributes(attempts[-1])["cline.request_id"] == "r3"
+    assert attributes(call)["cline.retry.count"] == 2
+    rig.spans.clear()
+
+
+def test_an_application_that_instrumented_before_keeps_its_spans(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any
+) -> None:
+    instrumentor.instrument(tracer_provider=rig.provider)
+    client = traced(rig)
+    three_attempts(api)
+    client.post(url, json=CHAT)
+    check_three_attempts(rig)
+
+
+def test_so_does_one_that_instruments_after_and_one_that_stops(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any
+) -> None:
+    client = traced(rig)
+    instrumentor.instrument(tracer_provider=rig.provider)
+    three_attempts(api)
+    client.post(url, json=CHAT)
+    check_three_attempts(rig)
+    instrumentor.uninstrument()
+    three_attempts(api)
+    client.post(url, json=CHAT)
+    check_three_attempts(rig)
+
+
+def test_its_hooks_are_called_for_each_attempt(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any
+) -> None:
+    seen: list[int] = []
+
+    def hook(span: Span, request: Any, response: Any) -> None:
+        seen.append(response.status_code)
+
+    async def async_hook(span: Span, request: Any, response: Any) -> None:
+        hook(span, request, response)
+
+    instrumentor.instrument(
+        tracer_provider=rig.provider, response_hook=hook, async_response_hook=async_hook
+    )
+    three_attempts(api)
+    traced(rig).post(url, json=CHAT)
+    assert seen == [503, 502, 200]
+
+
+def test_one_client_that_was_instrumented_before_keeps_its_spans(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any
+) -> None:
+    plain = rig.plain()
+    instrumentor.instrument_client(plain.raw, tracer_provider=rig.provider)
+    plain.raw._transport = rig.transport(plain.raw._transport, traced=True)
+    three_attempts(api)
+    plain.post(url, json=CHAT)
+    check_three_attempts(rig)
+
+
+def test_one_client_that_is_instrumented_after_has_its_spans_at_the_attempts(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any
+) -> None:
+    client = traced(rig)
+    instrumentor.instrument_client(client.raw, tracer_provider=rig.provider)
+    three_attempts(api)
+    client.post(url, json=CHAT)
+    check_three_attempts(rig)
+    instrumentor.uninstrument_client(client.raw)
+    three_attempts(api)
+    client.post(url, json=CHAT)
+    check_three_attempts(rig)
+
+
+def test_both_global_and_client_instrumentation_make_one_span(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any
+) -> None:
+    instrumentor.instrument(tracer_provider=rig.provider)
+    client = traced(rig)
+    instrumentor.instrument_client(client.raw, tracer_provider=rig.provider)
+    three_attempts(api)
+    client.post(url, json=CHAT)
+    check_three_attempts(rig)
+
+
+def test_a_transport_of_opentelemetrys_beneath_keeps_its_spans(
+    rig: Rig, api: Simulator, url: str
+) -> None:
+    name = ("Sync" if rig.is_sync else "Async") + "OpenTelemetryTransport"
+    suffix = {"httpx": "", "httpx2": "Httpx2"}[rig.family]
+    wrapped = getattr(instrumentation, name + suffix)(rig.inner(), tracer_provider=rig.provider)
+    three_attempts(api)
+    traced(rig, inner=wrapped).post(url, json=CHAT)
+    check_three_attempts(rig)
+
+
+def test_an_instrumented_transport_further_down_is_not_doubled(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any
+) -> None:
+    instrumentor.instrument(tracer_provider=rig.provider)
+    three_attempts(api)
+    traced(rig, inner=passing_on(rig)).post(url, json=CHAT)
+    check_three_attempts(rig)
+
+
+def passing_on(rig: Rig) -> Any:
+    """A transport of the application's own around a plain one."""
+    inner = rig.inner()
+    if rig.is_sync:
+
+        class Passing(rig.library.BaseTransport):  # type: ignore[misc,name-defined]
+            def handle_request(self, request: Any) -> Any:
+                return inner.handle_request(request)
+
+            def close(self) -> None:
+                inner.close()
+
+        return Passing()
+
+    class AsyncPassing(rig.library.AsyncBaseTransport):  # type: ignore[misc,name-defined]
+        async def handle_async_request(self, request: Any) -> Any:
+            return await inner.handle_async_request(request)
+
+        async def aclose(self) -> None:
+            await inner.aclose()
+
+    return AsyncPassing()
+
+
+def test_another_patch_of_the_method_is_left_alone(rig: Rig, api: Simulator, url: str) -> None:
+    from wrapt import FunctionWrapper  # noqa: PLC0415 -- what other vendors patch with
+
+    calls: list[str] = []
+
+    def note(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        calls.append("call")
+        return wrapped(*args, **kwargs)
+
+    transport = rig.transport(traced=True)
+    method = "handle_request" if rig.is_sync else "handle_async_request"
+    setattr(transport, method, FunctionWrapper(getattr(transport, method), note))
+    three_attempts(api)
+    rig.client(transport).post(url, json=CHAT)
+    check_three_attempts(rig)
+    assert calls == ["call"]
+
+
+def test_the_trace_goes_out_once_per_attempt_with_the_attempt_as_parent(
+    rig: Rig, api: Simulator, url: str
+) -> None:
+    three_attempts(api)
+    traced(rig).post(url, json=CHAT)
+    _, attempts = rig.finished()
+    sent = [r.headers["traceparent"].split("-")[2] for r in api.requests]
+    assert sent == [f"{a.context.span_id:016x}" for a in attempts if a.context]
+
+
+def test_the_call_belongs_to_the_span_around_it(rig: Rig, api: Simulator, url: str) -> None:
+    tracer = rig.provider.get_tracer("application")
+    with tracer.start_as_current_span("outer") as outer:
+        traced(rig).post(url, json=CHAT, headers=key(api))
+    [call], _ = rig.finished()
+    assert call.parent is not None
+    assert call.parent.span_id == outer.get_span_context().span_id
+
+
+def test_suppressed_instrumentation_is_suppressed(rig: Rig, api: Simulator, url: str) -> None:
+    client = traced(rig)
+    with suppress_instrumentation():
+        assert client.post(url, json=CHAT, headers=key(api)).status == 200
+    assert rig.spans.get_finished_spans() == ()
+
+
+def test_excluded_urls_have_no_http_span_and_the_call_stays_unmarked(
+    rig: Rig, api: Simulator, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_HTTPX_EXCLUDED_URLS", "chat")
+    api.enqueue(Reply.error(503), Reply.completion("fine"))
+    traced(rig).post(url, json=CHAT)
+    [call], attempts = rig.finished()
+    assert attempts == []
+    assert "http.request.resend_count" not in attributes(call)
+
+
+def test_attempt_spans_can_be_switched_off(rig: Rig, api: Simulator, url: str) -> None:
+    three_attempts(api)
+    settings = Settings(telemetry=TelemetrySettings(attempt_spans=False))
+    traced(rig, settings).post(url, json=CHAT)
+    [call], attempts = rig.finished()
+    assert attempts == []
+    assert attributes(call)["cline.retry.count"] == 2
+
+
+def test_telemetry_can_be_switched_off(rig: Rig, api: Simulator, url: str) -> None:
+    three_attempts(api)
+    settings = Settings(telemetry=TelemetrySettings(enabled=False))
+    with rig.provider.get_tracer("application").start_as_current_span("outer"):
+        assert traced(rig, settings).post(url, json=CHAT).status == 200
+    [outer] = rig.spans.get_finished_spans()
+    assert attributes(outer) == {}
+
+
+def test_an_unsampled_call_still_sends_its_trace(rig: Rig, api: Simulator, url: str) -> None:
+    rig.provider.sampler = ALWAYS_OFF
+    api.enqueue(Reply.completion("x"))
+    traced(rig).post(url, json=CHAT)
+    assert rig.spans.get_finished_spans() == ()
+    assert api.requests[0].headers["traceparent"].endswith(("-00", "-02"))  # 02: a random ID
+
+
+# --- telemetry that fails ---
+
+
+class Raising(SpanProcessor):
+    """A processor that fails, at the start or at the end of a span."""
+
+    def __init__(self, when: str, name: str) -> None:
+        self._when, self._name = when, name
+
+    def on_start(self, span: Span, parent_context: Any = None) -> None:
+        if self._when == "start" and span.name == self._name:
+            raise RuntimeError("processor")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self._when == "end" and span.name == self._name:
+            raise RuntimeError("processor")
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+@pytest.mark.parametrize("name", ["chat cline/ok", "POST"])
+def test_a_failing_processor_fails_no_call_and_sends_nothing_twice(
+    rig: Rig, api: Simulator, url: str, when: str, name: str
+) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(Raising(when, name))
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    rig.provider = provider
+    api.enqueue(Reply.error(503), Reply.stream("fine"))
+    answer = traced(rig).post(url, json=CHAT)
+    assert answer.status == 200
+    assert b"fine" in answer.body
+    assert len(api.requests) == 2
+    provider.shutdown()
+
+
+def test_a_failing_hook_fails_no_call(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any
+) -> None:
+    def hook(*_: Any) -> None:
+        raise RuntimeError("hook")
+
+    async def async_hook(*_: Any) -> None:
+        raise RuntimeError("hook")
+
+    instrumentor.instrument(
+        tracer_provider=rig.provider, request_hook=hook, async_request_hook=async_hook
+    )
+    client = traced(rig)
+    api.enqueue(Reply.error(503), Reply.completion("fine"), Reply.close(), Reply.completion("fine"))
+    with rig.provider.get_tracer("application").start_as_current_span("outer"):
+        assert client.post(url, json=CHAT).status == 200
+        assert len(api.requests) == 2
+        assert client.post(url, json=CHAT).status == 200
+        assert len(api.requests) == 4
+    [outer] = [s for s in rig.spans.get_finished_spans() if s.name == "outer"]
+    assert attributes(outer) == {}
