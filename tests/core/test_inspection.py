@@ -21,7 +21,10 @@ from cline_transport.wire import WireError
 
 MAX = 8 * 1024 * 1024
 FIRST = b'data: {"id":"gen-1","model":"m-2","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
-CLINE = b'data: {"choices":[{"finish_reason":"error","error":{"code":"rate_limit","message":"slow"}}]}\n\n'
+CLINE = (
+    b'data: {"choices":[{"finish_reason":"error",'
+    b'"error":{"code":"rate_limit","message":"slow"}}]}\n\n'
+)
 OPENROUTER = (
     b'data: {"id":"gen-1","error":{"code":"server_error","message":"gone","metadata":{"p":"x"}},'
     b'"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}\n\n'

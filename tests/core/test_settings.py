@@ -156,5 +156,5 @@ def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_branch_checks_its_own_values() -> None:
     wrong: Any = "ignore"
-    with pytest.raises(ValueError, match="StreamSettings.on_error must be 'normalize', 'raise'"):
+    with pytest.raises(ValueError, match=r"StreamSettings\.on_error must be 'normalize', 'raise'"):
         StreamSettings(on_error=wrong)

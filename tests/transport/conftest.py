@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -111,7 +110,7 @@ class Client:
             while True:
                 try:
                     yield self.portal.call(iterator.__anext__)
-                except StopAsyncIteration:
+                except StopAsyncIteration:  # noqa: PERF203 -- one call into the loop at a time
                     return
         finally:
             self.portal.call(iterator.aclose)
@@ -211,8 +210,13 @@ class Rig:
     def finished(self) -> tuple[list[ReadableSpan], list[ReadableSpan]]:
         """The ended spans: calls, and HTTP attempts."""
         spans = self.spans.get_finished_spans()
-        ours = [s for s in spans if s.instrumentation_scope.name == "cline_transport"]
+        ours = [s for s in spans if is_ours(s)]
         return ours, [s for s in spans if s not in ours]
+
+
+def is_ours(span: ReadableSpan) -> bool:
+    scope = span.instrumentation_scope
+    return scope is not None and scope.name == "cline_transport"
 
 
 @contextmanager
@@ -220,18 +224,30 @@ def make_rig(family: str, colour: str) -> Iterator[Rig]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    before = threading.active_count()
     with ExitStack() as stack:
         portal = None
         if colour != "sync":
             portal = stack.enter_context(start_blocking_portal(backend=colour))
         yield Rig(family, colour, FakeTime(), exporter, provider, stack, portal)
     provider.shutdown()
-    assert threading.active_count() <= before
 
 
 @pytest.fixture(params=[(f, c) for f in FAMILIES for c in COLOURS], ids="-".join)
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with make_rig(*request.param) as made:
+        yield made
+
+
+@pytest.fixture(params=FAMILIES)
+def sync_rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """For what only a synchronous call can meet."""
+    with make_rig(request.param, "sync") as made:
+        yield made
+
+
+@pytest.fixture(params=[(f, c) for f in FAMILIES for c in COLOURS if c != "sync"], ids="-".join)
+def async_rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """For what only an asynchronous call can meet."""
     with make_rig(*request.param) as made:
         yield made
 

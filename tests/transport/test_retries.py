@@ -14,7 +14,7 @@ from cline_transport.simulator import Reply, Simulator
 
 from .conftest import CHAT, Rig, unread
 
-TABLE = [
+TABLE: list[tuple[int, int, list[float]]] = [
     (400, 1, []),
     (401, 1, []),
     (402, 1, []),

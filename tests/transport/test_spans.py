@@ -1,4 +1,4 @@
-"""One span for a call, one HTTP span for each of its attempts, at home in the traces people have."""
+"""One span for a call, one HTTP span for each attempt, at home in the traces people have."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ def stream_settings(on_error: OnError) -> Settings:
 
 def contents(body: bytes, newline: str = "\n") -> tuple[str, list[Any]]:
     """The text of a stream, and its chunks that carry an error."""
-    text, errors = "", []
+    text = ""
+    errors: list[Any] = []
     for line in body.decode().split(newline):
         if line.startswith("data: {"):
             chunk = json.loads(line[6:])
@@ -38,7 +39,7 @@ def contents(body: bytes, newline: str = "\n") -> tuple[str, list[Any]]:
 @pytest.mark.parametrize("newline", NEWLINES)
 @pytest.mark.parametrize("split", [None, 1, 7])
 def test_a_good_stream_passes_byte_for_byte(
-    rig: Rig, api: Simulator, url: str, newline: str, split: int | None
+    rig: Rig, api: Simulator, url: str, newline: Any, split: int | None
 ) -> None:
     reply = Reply.stream(
         "Grüße, 世界 \u2028 and the word error.",
@@ -72,7 +73,7 @@ def stable(body: bytes) -> list[str]:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("split", [None, 1])
 def test_an_error_after_content_is_rewritten_for_every_client(
-    rig: Rig, api: Simulator, url: str, shape: Any, newline: str, split: int | None
+    rig: Rig, api: Simulator, url: str, shape: Any, newline: Any, split: int | None
 ) -> None:
     api.enqueue(
         Reply.stream(
