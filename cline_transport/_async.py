@@ -171,7 +171,7 @@ async def _close(stream: Any) -> None:
 
 
 async def _finish(iterator: AsyncIterator[bytes]) -> None:
-    """End a generator that was left off: the event loop's finaliser would, with a warning on trio."""
+    """End a generator that was left off, before the event loop does (trio warns when it does)."""
     if isinstance(iterator, AsyncGenerator):
         # While another task reads it, it cannot be closed: then that task ends it.
         with suppress(RuntimeError):

@@ -210,20 +210,20 @@ def test_an_error_as_text_is_its_message() -> None:
     assert read_chunk_error({"error": "boom"}) == WireError(None, "boom")
 
 
-@pytest.mark.parametrize(
-    "chunk",
-    [
-        {"choices": [{"delta": {"content": "an error"}, "finish_reason": None}]},
-        {"choices": [{"finish_reason": "stop"}], "error": None},
-        {"choices": [{"finish_reason": "stop", "error": {}}]},
-        {"choices": ["error"]},
-        {"choices": {"finish_reason": "error"}},
-        {"error": ""},
-        ["error"],
-        "error",
-        None,
-    ],
-)
+GOOD_CHUNKS: list[Any] = [
+    {"choices": [{"delta": {"content": "an error"}, "finish_reason": None}]},
+    {"choices": [{"finish_reason": "stop"}], "error": None},
+    {"choices": [{"finish_reason": "stop", "error": {}}]},
+    {"choices": ["error"]},
+    {"choices": {"finish_reason": "error"}},
+    {"error": ""},
+    ["error"],
+    "error",
+    None,
+]
+
+
+@pytest.mark.parametrize("chunk", GOOD_CHUNKS)
 def test_a_good_chunk_is_none(chunk: object) -> None:
     assert read_chunk_error(chunk) is None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -220,7 +220,7 @@ def is_ours(span: ReadableSpan) -> bool:
 
 
 @contextmanager
-def make_rig(family: str, colour: str) -> Iterator[Rig]:
+def make_rig(family: str, colour: str) -> Generator[Rig, None, None]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -151,7 +151,10 @@ def test_an_interruption_while_an_error_is_read_is_never_retried(sync_rig: Rig, 
         def close(self) -> None:
             closed.append("closed")
 
-    mock = rig.library.MockTransport(lambda _: rig.library.Response(503, stream=Interrupted()))
+    def handler(_: Any) -> Any:
+        return rig.library.Response(503, stream=Interrupted())
+
+    mock = rig.library.MockTransport(handler)
     client = rig.client(rig.transport(mock))
     with pytest.raises(KeyboardInterrupt):
         client.raw.post(url, json=CHAT)
