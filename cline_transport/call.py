@@ -247,6 +247,7 @@ class Call:
             self._explain(connection_error(exc), len(self.record.attempts)),
             request_id=self.record.request_id,
             status_code=self.record.attempts[-1].status_code,
+            phase="mid_stream",
         )
         return self.record.error
 

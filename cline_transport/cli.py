@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = cast("Callable[[argparse.Namespace], int]", args.run)
     try:
         return run(args)
-    except ModuleNotFoundError as exc:
+    except ImportError as exc:
         missing = exc.name or ""
         if not any(f"{missing}.".startswith(f"{package}.") for package in _OPTIONAL):
             raise
@@ -109,7 +109,10 @@ def _demo(args: argparse.Namespace) -> int:
 
     console = make_console(no_color=args.no_color)
     if args.live:
-        from cline_transport._demo.live import read_live_options, run_live  # noqa: PLC0415
+        from cline_transport._demo.live import (  # noqa: PLC0415 - the same
+            read_live_options,
+            run_live,
+        )
 
         return run_live(console, read_live_options(os.environ))
     from cline_transport._demo.tour import run_tour  # noqa: PLC0415 - see above

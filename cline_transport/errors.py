@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
 from cline_transport.wire import (
+    CONNECTION_CODES,
     Code,
     as_mapping,
     as_text,
@@ -113,8 +114,8 @@ class ErrorInfo:
         message: What went wrong, for people (`error.message`).
         metadata: Provider details, internal IDs (`error.metadata`); empty where there are none.
         status_code: The HTTP status of the response that carried it; `None` without a response.
-        phase: `immediate` (an HTTP error), `mid_stream` (inside a 200 stream) or `connection` (no
-            response).
+        phase: `immediate` (an HTTP error), `mid_stream` (while a 200 was being read) or
+            `connection` (no response).
         request_id: `x-request-id` of the last attempt, where the server sent one.
         model: The model ID that the request asked for.
         attempts: Requests made on the wire for this call.
@@ -151,9 +152,12 @@ class ErrorInfo:
 
         It holds no key, prompt or completion. The message is cut at 1,024 characters.
         """
+        broken = self.code in CONNECTION_CODES or str(self.code).endswith("_timeout")
         how = {
             "immediate": f"immediate (HTTP error {self.status_code})",
-            "mid_stream": 'mid-stream (finish_reason: "error")',
+            "mid_stream": "mid-stream (the connection was lost)"
+            if broken
+            else 'mid-stream (finish_reason: "error")',
             "connection": "no response (the connection failed)",
         }[self.phase]
         lines = (

@@ -20,8 +20,7 @@ class Outcome:
 
     Attributes:
         text: The text that was delivered, all of it or the part before an error.
-        error: The exception that came out of the SDK: its own, or one of the wire in the middle of a
-            stream; `None` for none.
+        error: The exception that came out of the SDK, its own or the wire's; `None` for none.
     """
 
     text: str
@@ -74,7 +73,7 @@ def replace_sleep(http_client: Any, sleep: Callable[[float], object]) -> None:
         http_client: From `cline_transport.openai.http_client()` or `async_http_client()`.
         sleep: Takes seconds; returns an awaitable for an asynchronous client.
     """
-    mounted: list[Any] = list(http_client._mounts.values())  # noqa: SLF001 - httpx has no public way
+    mounted: list[Any] = list(http_client._mounts.values())  # noqa: SLF001 - no public way
     for transport in (http_client._transport, *mounted):  # noqa: SLF001 - the same
         if transport is not None:  # no_proxy: a mount without a transport of its own
             transport._loop.sleep = sleep  # noqa: SLF001 - the demo shows the wait, nobody else does

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from cline_transport._demo.bars import draw, glyphs_for
@@ -26,6 +25,9 @@ PLAIN_WIDTH = 100
 """Columns where the output is no terminal."""
 
 _WIDEST = 110
+
+_LABEL = 21
+"""Columns of a label, its gap included."""
 
 
 def make_console(*, no_color: bool = False, file: TextIO | None = None) -> Console:
@@ -71,22 +73,17 @@ class Stage:
 
     def outcome(self, outcome: Outcome, info: ErrorInfo | None) -> None:
         """What the application saw: text, exception, or one after the other."""
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(no_wrap=True)
-        grid.add_column(overflow="fold")
-        label = Text("the application saw", style="dim")
+        self.console.print()
+        label = "the application saw"
         if outcome.text or outcome.error is None:
-            quoted = self._safe(f'"{outcome.text}"')
-            grid.add_row(label, Text(quoted, style="green"))
-            label = Text("and then" if outcome.error is not None else "")
+            self._labelled(label, Text(self._safe(f'"{outcome.text}"'), style="green"))
+            label = "and then"
         if outcome.error is not None:
             kind = type(outcome.error)
             name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
-            grid.add_row(label, Text(name, style="bold red"))
+            self._labelled(label, Text(name, style="bold red"))
             for key, value in _facts(info, outcome.error):
-                grid.add_row("", Text.assemble((f"{key:<12}", "dim"), self._safe(value)))
-        self.console.print()
-        self.console.print(Padding(grid, (0, 0, 0, 2), expand=False))
+                self._labelled(" " * _LABEL + key, Text(self._safe(value)), column=_LABEL + 12)
 
     def waterfall(self, waterfall: Waterfall) -> None:
         """The call's spans and waits on their time axis."""
@@ -117,6 +114,13 @@ class Stage:
         )
         self.console.print()
         self.console.print(panel)
+
+    def _labelled(self, label: str, text: Text, *, column: int = _LABEL) -> None:
+        """`text` beside its label, wrapped in its own column."""
+        for line in text.wrap(self.console, max(20, self.console.width - 2 - column)):
+            line.rstrip()
+            self._line(Text.assemble((f"{label:<{column}}", "dim"), line))
+            label = ""
 
     def _line(self, text: Text) -> None:
         self.console.print(Padding(text, (0, 0, 0, 2), expand=False))

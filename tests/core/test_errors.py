@@ -209,6 +209,10 @@ def test_the_report_has_the_four_points_of_the_documentation() -> None:
     [
         (ErrorInfo(code=502, message="m", status_code=502), "immediate (HTTP error 502)"),
         (
+            ErrorInfo(code="connection_closed", message="m", phase="mid_stream"),
+            "mid-stream (the connection was lost)",
+        ),
+        (
             ErrorInfo(code="connect_error", message="m", phase="connection"),
             "no response (the connection failed)",
         ),

@@ -203,6 +203,7 @@ def test_a_connection_lost_in_mid_stream_raises_the_wires_own_exception(
     info = error_info(answer.exception)
     assert info is not None
     assert (info.code, info.request_id) == ("connection_closed", api.requests[0].request_id)
+    assert (info.phase, info.status_code) == ("mid_stream", 200)
     assert len(api.requests) == 1
 
 
