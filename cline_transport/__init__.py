@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cline_transport._version import __version__
 
 if TYPE_CHECKING:
-    from cline_transport.attach import attach
+    from cline_transport._attach import attach
     from cline_transport.errors import ErrorInfo, error_info
     from cline_transport.httpx import AsyncClineTransport, ClineTransport
     from cline_transport.record import Attempt, CallRecord
@@ -56,7 +56,7 @@ _HOME = {
     "Settings": "settings",
     "StreamSettings": "settings",
     "TelemetrySettings": "settings",
-    "attach": "attach",
+    "attach": "_attach",
     "error_info": "errors",
 }
 

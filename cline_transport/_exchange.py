@@ -67,7 +67,9 @@ class Family(Protocol[RequestT, ResponseT_contra]):
         ...
 
 
-def check_transport(transport: object, wanted: type, other_colour: type, use: str) -> None:
+def check_transport(
+    transport: object, wanted: type, other_colour: type, *, family: str, use: str
+) -> None:
     """Refuse a transport of another family or colour.
 
     Raises:
@@ -81,8 +83,10 @@ def check_transport(transport: object, wanted: type, other_colour: type, use: st
         hint = f"it is of the other colour: use {use}"
     else:
         hint = "cline_transport.httpx is for httpx, cline_transport.httpx2 for httpx2"
-    base = f"{wanted.__module__.partition('.')[0]}.{wanted.__name__}"
-    raise TypeError(f"transport must be an instance of {base} (got {given}; {hint})")
+    # Not the class's own __module__: openai writes its name into what it exports of its library.
+    raise TypeError(
+        f"transport must be an instance of {family}.{wanted.__name__} (got {given}; {hint})"
+    )
 
 
 class Exchange(Generic[RequestT, ResponseT]):

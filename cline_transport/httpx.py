@@ -122,7 +122,13 @@ class ClineTransport(Instrumentable, httpx.BaseTransport):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         inner = httpx.HTTPTransport() if transport is None else transport
-        check_transport(inner, httpx.BaseTransport, httpx.AsyncBaseTransport, "AsyncClineTransport")
+        check_transport(
+            inner,
+            httpx.BaseTransport,
+            httpx.AsyncBaseTransport,
+            family="httpx",
+            use="AsyncClineTransport",
+        )
         self._transport = inner
         self._loop = SyncLoop(
             _Family(),
@@ -188,7 +194,13 @@ class AsyncClineTransport(Instrumentable, httpx.AsyncBaseTransport):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         inner = httpx.AsyncHTTPTransport() if transport is None else transport
-        check_transport(inner, httpx.AsyncBaseTransport, httpx.BaseTransport, "ClineTransport")
+        check_transport(
+            inner,
+            httpx.AsyncBaseTransport,
+            httpx.BaseTransport,
+            family="httpx",
+            use="ClineTransport",
+        )
         self._transport = inner
         self._loop = AsyncLoop(
             _Family(),

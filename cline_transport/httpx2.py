@@ -129,7 +129,11 @@ class ClineTransport(Instrumentable, httpx2.BaseTransport):
     ) -> None:
         inner = httpx2.HTTPTransport() if transport is None else transport
         check_transport(
-            inner, httpx2.BaseTransport, httpx2.AsyncBaseTransport, "AsyncClineTransport"
+            inner,
+            httpx2.BaseTransport,
+            httpx2.AsyncBaseTransport,
+            family="httpx2",
+            use="AsyncClineTransport",
         )
         self._transport = inner
         self._loop = SyncLoop(
@@ -196,7 +200,13 @@ class AsyncClineTransport(Instrumentable, httpx2.AsyncBaseTransport):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         inner = httpx2.AsyncHTTPTransport() if transport is None else transport
-        check_transport(inner, httpx2.AsyncBaseTransport, httpx2.BaseTransport, "ClineTransport")
+        check_transport(
+            inner,
+            httpx2.AsyncBaseTransport,
+            httpx2.BaseTransport,
+            family="httpx2",
+            use="ClineTransport",
+        )
         self._transport = inner
         self._loop = AsyncLoop(
             _Family(),

@@ -8,7 +8,7 @@ import openai
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from cline_transport.attach import attach
+from cline_transport._attach import attach
 from cline_transport.settings import Settings
 
 if TYPE_CHECKING:

@@ -239,7 +239,8 @@ def make_rig(
 
 @pytest.fixture(params=[(f, c) for f in FAMILIES for c in COLOURS], ids="-".join)
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    with make_rig(*request.param, request) as made:
+    family, colour = request.param
+    with make_rig(family, colour, request) as made:
         yield made
 
 
@@ -253,7 +254,8 @@ def sync_rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
 @pytest.fixture(params=[(f, c) for f in FAMILIES for c in COLOURS if c != "sync"], ids="-".join)
 def async_rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     """For what only an asynchronous call can meet."""
-    with make_rig(*request.param, request) as made:
+    family, colour = request.param
+    with make_rig(family, colour, request) as made:
         yield made
 
 

@@ -1,0 +1,108 @@
+"""The public names, what importing them loads, and what the wheel holds."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import cline_transport
+
+ROOT = Path(__file__).parents[2]
+
+NAMES = {
+    "DEFAULT_RULES",
+    "AsyncClineTransport",
+    "Attempt",
+    "CallRecord",
+    "ClineTransport",
+    "ErrorInfo",
+    "ErrorSettings",
+    "RetryPolicy",
+    "RetryRule",
+    "Settings",
+    "StreamSettings",
+    "TelemetrySettings",
+    "__version__",
+    "attach",
+    "error_info",
+}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level packages that a fresh interpreter has after a statement."""
+    code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603 -- our own interpreter
+    return {name.partition(".")[0] for name in json.loads(out.stdout)}
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(cline_transport.__all__) == NAMES
+    assert set(dir(cline_transport)) == NAMES
+    for name in NAMES:
+        assert getattr(cline_transport, name) is not None
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("httpx", {"AsyncClineTransport", "ClineTransport", "StreamError"}),
+        ("httpx2", {"AsyncClineTransport", "ClineTransport", "StreamError"}),
+        ("openai", {"async_http_client", "http_client"}),
+    ],
+)
+def test_so_are_those_of_the_modules(module: str, names: set[str]) -> None:
+    if module == "httpx2":
+        pytest.importorskip("httpx2")
+    assert set(importlib.import_module(f"cline_transport.{module}").__all__) == names
+
+
+def test_a_name_that_is_none_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        cline_transport.nonsense  # noqa: B018
+
+
+def test_a_name_is_what_it_says_whatever_was_imported_before() -> None:
+    code = (
+        "import cline_transport.openai, cline_transport.httpx, cline_transport.errors\n"
+        "from cline_transport import attach, error_info, Settings\n"
+        "assert callable(attach) and callable(error_info) and isinstance(Settings, type)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 -- our own interpreter
+
+
+def test_importing_the_package_loads_no_client_and_no_pydantic() -> None:
+    loaded = loaded_by("import cline_transport")
+    assert not loaded & {"httpx", "httpx2", "openai", "pydantic", "opentelemetry", "anyio", "h11"}
+
+
+def test_explaining_an_error_needs_neither() -> None:
+    loaded = loaded_by("from cline_transport import error_info, ErrorInfo")
+    assert not loaded & {"httpx", "httpx2", "openai", "pydantic", "opentelemetry"}
+
+
+def test_the_wheel_holds_the_package_its_marker_and_its_licence(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    from hatchling.builders.wheel import WheelBuilder  # noqa: PLC0415 -- a build tool
+
+    [path] = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(path) as wheel:
+        names = set(wheel.namelist())
+        metadata = next(n for n in names if n.endswith("METADATA"))
+        text = wheel.read(metadata).decode()
+    for path_in_wheel in (
+        "cline_transport/py.typed",
+        "cline_transport/simulator/pytest_plugin.py",
+        f"cline_transport-{cline_transport.__version__}.dist-info/licenses/LICENSE",
+        f"cline_transport-{cline_transport.__version__}.dist-info/entry_points.txt",
+    ):
+        assert path_in_wheel in names
+    assert not any(name.startswith(("tests/", "docs/", "examples/")) for name in names)
+    assert "Requires-Python: >=3.10" in text
+    for extra in ("httpx2", "openai", "simulator", "demo"):
+        assert f"Provides-Extra: {extra}" in text
