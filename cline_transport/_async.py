@@ -77,28 +77,26 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
             raise
 
     async def _attempt(self, exchange: Exchange[RequestT, ResponseT], wait: float) -> None:
+        """Make one attempt; what comes of it is noted in the exchange, and not raised."""
         request = exchange.begin(wait)
-        try:
-            if exchange.telemetry.traced and self.settings.telemetry.attempt_spans:
+        send = self._exchange
+        if exchange.telemetry.traced and self.settings.telemetry.attempt_spans:
+            try:
                 with exchange.telemetry.current():
                     await self.spans.send(request)
-            else:
-                await self._exchange(self._transport.handle_async_request, request)
-        except Exception as exc:
-            if exc is exchange.exception:
+            except Exception:
+                if exchange.sent and not exchange.decided:
+                    raise
+                logger.debug("an attempt's HTTP span saw an exception", exc_info=True)
+            if exchange.sent:
                 return
             # An instrumentation failed, or a hook of it: the call goes on without.
-            logger.debug("the HTTP span of an attempt failed", exc_info=True)
-            if exchange.decided:
-                return
-            if exchange.sent:
-                raise
-        else:
-            return
+            request = exchange.begin(wait)
+            send = self._exchange_beneath
         try:
-            await self._exchange_beneath(self._transport.handle_async_request, exchange.begin(wait))
-        except Exception as exc:
-            if exc is not exchange.exception:
+            await send(self._transport.handle_async_request, request)
+        except Exception:
+            if not exchange.decided:
                 raise
 
     async def _exchange_traced(

@@ -20,7 +20,6 @@ __all__ = ["EXCHANGE", "Exchange", "Family", "check_transport"]
 
 RequestT = TypeVar("RequestT", bound=RequestLike)
 ResponseT = TypeVar("ResponseT", bound=ResponseLike)
-ResponseT_contra = TypeVar("ResponseT_contra", bound=ResponseLike, contravariant=True)
 
 EXCHANGE: Final = "cline_transport.exchange"
 """The key of an attempt's request extensions under which its exchange reaches beneath the span."""
@@ -28,7 +27,7 @@ EXCHANGE: Final = "cline_transport.exchange"
 _OWN_KEYS: Final = (EXTENSION, REQUEST_RECORD, EXCHANGE)
 
 
-class Family(Protocol[RequestT, ResponseT_contra]):
+class Family(Protocol[RequestT, ResponseT]):
     """What a family's page tells the loops of its library."""
 
     @property
@@ -49,13 +48,9 @@ class Family(Protocol[RequestT, ResponseT_contra]):
         ...
 
     def edit(
-        self,
-        response: ResponseT_contra,
-        status: int,
-        headers: list[tuple[bytes, bytes]],
-        stream: Any,
-    ) -> None:
-        """Give a response another status, headers and stream, in place."""
+        self, response: ResponseT, status: int, headers: list[tuple[bytes, bytes]], stream: Any
+    ) -> ResponseT:
+        """The response with another status, headers and stream."""
         ...
 
     def byte_stream(self, body: bytes) -> Any:
@@ -269,8 +264,7 @@ class Exchange(Generic[RequestT, ResponseT]):
             stream = self._family.byte_stream(read if rewritten is None else rewritten)
             self._call.record.completed = verdict.error is None
             self._end()
-        self._family.edit(response, status, headers, stream)
-        return response
+        return self._family.edit(response, status, headers, stream)
 
     def on_chunk(self, chunk: bytes) -> bytes:
         """Bytes of the body came: what may be delivered of them now."""

@@ -76,28 +76,26 @@ class SyncLoop(Generic[RequestT, ResponseT]):
             raise
 
     def _attempt(self, exchange: Exchange[RequestT, ResponseT], wait: float) -> None:
+        """Make one attempt; what comes of it is noted in the exchange, and not raised."""
         request = exchange.begin(wait)
-        try:
-            if exchange.telemetry.traced and self.settings.telemetry.attempt_spans:
+        send = self._exchange
+        if exchange.telemetry.traced and self.settings.telemetry.attempt_spans:
+            try:
                 with exchange.telemetry.current():
                     self.spans.send(request)
-            else:
-                self._exchange(self._transport.handle_request, request)
-        except Exception as exc:
-            if exc is exchange.exception:
+            except Exception:
+                if exchange.sent and not exchange.decided:
+                    raise
+                logger.debug("an attempt's HTTP span saw an exception", exc_info=True)
+            if exchange.sent:
                 return
             # An instrumentation failed, or a hook of it: the call goes on without.
-            logger.debug("the HTTP span of an attempt failed", exc_info=True)
-            if exchange.decided:
-                return
-            if exchange.sent:
-                raise
-        else:
-            return
+            request = exchange.begin(wait)
+            send = self._exchange_beneath
         try:
-            self._exchange_beneath(self._transport.handle_request, exchange.begin(wait))
-        except Exception as exc:
-            if exc is not exchange.exception:
+            send(self._transport.handle_request, request)
+        except Exception:
+            if not exchange.decided:
                 raise
 
     def _exchange_traced(

@@ -117,11 +117,6 @@ class Call:
         self.record = CallRecord(model=self._facts.model)
 
     @property
-    def head(self) -> RequestHead:
-        """The request as it was given."""
-        return self._head
-
-    @property
     def settings(self) -> Settings:
         """The policies in effect for this call."""
         return self._settings

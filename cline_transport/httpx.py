@@ -78,10 +78,14 @@ class _Family:
 
     def edit(
         self, response: httpx.Response, status: int, headers: list[tuple[bytes, bytes]], stream: Any
-    ) -> None:
+    ) -> httpx.Response:
+        if response.is_closed:  # read already, as a mock's is: nobody would read it again
+            extensions = response.extensions
+            return httpx.Response(status, headers=headers, stream=stream, extensions=extensions)
         response.status_code = status
         response.headers = httpx.Headers(headers)
         response.stream = stream
+        return response
 
     def byte_stream(self, body: bytes) -> httpx.ByteStream:
         return httpx.ByteStream(body)

@@ -84,10 +84,14 @@ class _Family:
         status: int,
         headers: list[tuple[bytes, bytes]],
         stream: Any,
-    ) -> None:
+    ) -> httpx2.Response:
+        if response.is_closed:  # read already, as a mock's is: nobody would read it again
+            extensions = response.extensions
+            return httpx2.Response(status, headers=headers, stream=stream, extensions=extensions)
         response.status_code = status
         response.headers = httpx2.Headers(headers)
         response.stream = stream
+        return response
 
     def byte_stream(self, body: bytes) -> httpx2.ByteStream:
         return httpx2.ByteStream(body)

@@ -83,6 +83,15 @@ def answer_type(body: Any) -> str:
     return found
 
 
+def test_a_page_for_a_body_that_cannot_be_sent_twice_leaves_the_retry_to_others(
+    rig: Rig, api: Simulator, url: str
+) -> None:
+    api.enqueue(Reply.html(503))
+    answer = rig.client().post(url, files={"file": b"content"})
+    assert answer.json()["error"]["code"] == 503
+    assert "x-should-retry" not in answer.headers
+
+
 def test_an_empty_error_gets_a_body(rig: Rig, api: Simulator, url: str) -> None:
     api.enqueue(raw(404, b""))
     assert rig.client().post(url, json=CHAT).json()["error"]["code"] == 404

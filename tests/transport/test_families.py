@@ -132,6 +132,28 @@ def test_an_application_behind_a_mock_is_called_like_any_other(rig: Rig) -> None
     assert calls == ["/chat/completions"] * 2
 
 
+def test_what_a_mock_answers_is_looked_at_like_any_other(rig: Rig) -> None:
+    error = b'data: {"choices":[{"finish_reason":"error","error":{"code":"rate_limit"}}]}\n\n'
+    answers = {
+        "/page": rig.library.Response(403, html="<h1>Forbidden</h1>"),
+        "/json": rig.library.Response(200, json={"error": {"code": 402, "message": "broke"}}),
+        "/stream": rig.library.Response(
+            200, content=error, headers={"content-type": "text/event-stream"}
+        ),
+    }
+
+    def handler(request: Any) -> Any:
+        return answers[request.url.path]
+
+    client = rig.client(rig.transport(rig.library.MockTransport(handler)))
+    page = client.post("http://127.0.0.1/page")
+    assert page.json()["error"]["message"] == "Forbidden"
+    assert client.post("http://127.0.0.1/json").status == 402
+    stream = client.post("http://127.0.0.1/stream")
+    assert b'"delta":{}' in stream.body
+    assert stream.record.error is not None
+
+
 def test_the_response_belongs_to_the_callers_request(rig: Rig, api: Simulator, url: str) -> None:
     api.enqueue(Reply.error(503), Reply.completion("x"))
     client = rig.client()

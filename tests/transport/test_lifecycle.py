@@ -208,8 +208,9 @@ def test_a_response_may_be_closed_while_another_task_reads_it(
     assert len(rig.finished()[0]) == 1
 
 
+@pytest.mark.parametrize("traced", [True, False])
 def test_a_failing_exchange_of_ours_is_not_sent_again(
-    rig: Rig, api: Simulator, url: str, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, api: Simulator, url: str, monkeypatch: pytest.MonkeyPatch, *, traced: bool
 ) -> None:
     from cline_transport.call import Call  # noqa: PLC0415 -- broken on purpose, here only
 
@@ -218,10 +219,31 @@ def test_a_failing_exchange_of_ours_is_not_sent_again(
 
     monkeypatch.setattr(Call, "on_response", broken)
     inner = rig.inner()
-    client = rig.client(rig.transport(inner, traced=True))
+    client = rig.client(rig.transport(inner, traced=traced))
     api.enqueue(Reply.stream("a"), Reply.stream("b"))
     assert isinstance(client.post(url, json=CHAT).exception, RuntimeError)
     assert len(api.requests) == 1
     assert pool(rig, inner) == []
-    [call], _ = rig.finished()
-    assert call.end_time is not None
+    assert len(rig.finished()[0]) == traced
+
+
+def test_a_stream_need_not_be_a_generator(async_rig: Rig) -> None:
+    rig = async_rig
+
+    class Parts(rig.library.AsyncByteStream):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            self._parts = iter([b"a", b"b"])
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> bytes:
+            for part in self._parts:
+                return part
+            raise StopAsyncIteration
+
+    def handler(_: Any) -> Any:
+        return rig.library.Response(200, stream=Parts())
+
+    client = rig.client(rig.transport(rig.library.MockTransport(handler)))
+    assert client.post("http://127.0.0.1/").body == b"ab"

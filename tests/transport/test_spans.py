@@ -198,6 +198,15 @@ def test_another_endpoint_is_an_internal_span(rig: Rig, api: Simulator) -> None:
     assert_nested(call, [attempt])
 
 
+def test_a_scheme_without_a_port_has_none(rig: Rig) -> None:
+    def handler(_: Any) -> Any:
+        return rig.library.Response(204)
+
+    traced(rig, inner=rig.library.MockTransport(handler)).request("GET", "local://host/")
+    [call], _ = rig.finished()
+    assert "server.port" not in attributes(call)
+
+
 def key(api: Simulator) -> dict[str, str]:
     return {"authorization": f"Bearer {api.api_key}"}
 
