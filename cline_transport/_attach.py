@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
+from cline_transport._http_spans import take_over
 from cline_transport.settings import Settings
 
 __all__ = ["attach"]
@@ -66,15 +67,15 @@ def attach(
 
 
 def _wrap_all(client: Any, transport_class: type, **options: Any) -> None:
-    # One transport may serve several mounts; it gets one wrapper, and is closed once more than
-    # before at most.
+    # One transport may serve several mounts: it gets one wrapper.
     wrapped: dict[int, object] = {}
 
     def wrap(transport: object) -> object:
         if transport is None or isinstance(transport, transport_class):
             return transport
         if id(transport) not in wrapped:
-            wrapped[id(transport)] = transport_class(transport, **options)
+            wrapped[id(transport)] = ours = transport_class(transport, **options)
+            take_over(transport, ours)
         return wrapped[id(transport)]
 
     client._transport = wrap(client._transport)

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from wrapt import FunctionWrapper  # what opentelemetry-instrumentation patches with
 
-__all__ = ["AttemptSpans", "Instrumentable"]
+__all__ = ["AttemptSpans", "Instrumentable", "take_over"]
 
 _INSTRUMENTATION: Final = "opentelemetry.instrumentation.httpx"
 _TRANSPORTS: Final = {
@@ -138,6 +138,19 @@ class Instrumentable:
         if not hasattr(value, "__wrapped__"):  # the method itself again: uninstrumented
             self._spans.adopted = None
         object.__setattr__(self, name, value)
+
+
+def take_over(client_transport: Any, ours: Any) -> None:
+    """Move what `instrument_client()` has put on a client's transport to ours, which replaces it.
+
+    `uninstrument_client()` will look for it there.
+    """
+    for method in ("handle_request", "handle_async_request"):
+        patched = getattr(client_transport, "__dict__", {}).get(method)
+        wrapper = _application_wrapper(patched)
+        if wrapper is not None:
+            delattr(client_transport, method)
+            setattr(ours, method, FunctionWrapper(getattr(ours, method), wrapper))
 
 
 def _call_through(wrapped: Callable[..., Any], _instance: object, args: Any, kwargs: Any) -> Any:

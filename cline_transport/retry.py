@@ -59,7 +59,7 @@ class RetryRule:
         [0.5, 1.0, 2.0, 4.0]
     """
 
-    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+    __pydantic_config__: ClassVar[Mapping[str, str]] = FORBID_UNKNOWN
 
     max_retries: int = 3
     initial: float = 1.0
@@ -113,7 +113,7 @@ class RetryPolicy:
         ```
     """
 
-    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+    __pydantic_config__: ClassVar[Mapping[str, str]] = FORBID_UNKNOWN
 
     enabled: bool = True
     rules: Mapping[Code, RetryRule] = field(default_factory=lambda: DEFAULT_RULES)

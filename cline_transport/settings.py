@@ -46,7 +46,7 @@ class ErrorSettings:
         ```
     """
 
-    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+    __pydantic_config__: ClassVar[Mapping[str, str]] = FORBID_UNKNOWN
 
     normalize: bool = True
     max_body_bytes: int = 1024 * 1024
@@ -74,7 +74,7 @@ class StreamSettings:
         ```
     """
 
-    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+    __pydantic_config__: ClassVar[Mapping[str, str]] = FORBID_UNKNOWN
 
     on_error: OnError = "normalize"
     max_event_bytes: int = 8 * 1024 * 1024
@@ -102,7 +102,7 @@ class TelemetrySettings:
         ```
     """
 
-    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+    __pydantic_config__: ClassVar[Mapping[str, str]] = FORBID_UNKNOWN
 
     enabled: bool = True
     attempt_spans: bool = True
