@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import anyio
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
-from cline_transport._exchange import EXCHANGE, Exchange, Family
+from cline_transport._exchange import EXCHANGE, Exchange
+from cline_transport._family import Family
 from cline_transport._http_spans import AttemptSpans
 from cline_transport._protocols import Clock, RequestLike, ResponseLike
 from cline_transport.retry import RetryThrottle
@@ -56,8 +57,8 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         """Send the request, as often as the policy says; return the response to deliver."""
         settings = self.settings
         if not settings.enabled:
-            response: ResponseT = await self._transport.handle_async_request(request)
-            return response
+            plain: ResponseT = await self.spans.plain(request)
+            return plain
         exchange = Exchange(
             self._family,
             request,
@@ -74,15 +75,20 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
             return exchange.deliver(self._body)
         except BaseException as exc:
             exchange.abandon(exc)
+            response = exchange.response
+            if response is not None and exchange.passes_on:
+                await _close(response.stream)
             raise
 
     async def _attempt(self, exchange: Exchange[RequestT, ResponseT], wait: float) -> None:
         """Make one attempt; what comes of it is noted in the exchange, and not raised."""
         request = exchange.begin(wait)
         send = self._exchange
-        if exchange.telemetry.traced and self.settings.telemetry.attempt_spans:
+        telemetry = exchange.telemetry
+        ours = telemetry.traced and self.settings.telemetry.attempt_spans
+        if ours or self.spans.adopted is not None:
             try:
-                with exchange.telemetry.current():
+                with telemetry.current():
                     await self.spans.send(request)
             except Exception:
                 if exchange.sent and not exchange.decided:
@@ -119,12 +125,16 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         exchange.sent = True
         try:
             response = await send(request)
-            raw, complete = await self._read(exchange, response)
         except Exception as exc:
             exchange.failed(exc)
             raise
         try:
-            exchange.received(response, raw, complete=complete)
+            raw, complete = await self._read(exchange, response)
+        except exchange.transport_error as exc:
+            exchange.failed(exc)
+            raise
+        try:
+            exchange.received(raw, complete=complete)
         finally:
             if not exchange.passes_on:
                 await _close(response.stream if exchange.rest is None else exchange.rest)
@@ -133,28 +143,36 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
     async def _read(
         self, exchange: Exchange[RequestT, ResponseT], response: ResponseT
     ) -> tuple[bytes | None, bool]:
-        """Read the body if it may hold an error; what is too long to be one is read later."""
-        plan, limit = exchange.plan(response)
-        if plan not in ("error", "json"):
+        """Read what may hold an error; what is too long to be one is read later."""
+        plan = exchange.plan(response)
+        if plan == "pass" or (plan == "stream" and not exchange.holds):
             return None, False
         chunks: list[bytes] = []
         size = 0
         stream = response.stream
         iterator: AsyncIterator[bytes] = stream.__aiter__()
         try:
+            if plan == "stream":
+                exchange.rest = _Resumed(chunks, iterator, stream)
+                async for chunk in iterator:
+                    if exchange.hold(chunk):
+                        break
+                else:
+                    exchange.hold_end()
+                return None, False
             async for chunk in iterator:
                 chunks.append(chunk)
                 size += len(chunk)
-                if size > limit:
+                if size > exchange.limit:
                     exchange.rest = _Resumed(chunks, iterator, stream)
                     break
         except BaseException as exc:
             await _close(stream)
-            if plan == "json" or not isinstance(exc, Exception):
+            if plan != "error" or not isinstance(exc, exchange.transport_error):
                 raise
             # The status is known: this is an HTTP error, with what has come of its body.
             exchange.rest = _Resumed(chunks, _failing(exc), stream)
-        return b"".join(chunks)[:limit], exchange.rest is None
+        return b"".join(chunks)[: exchange.limit], exchange.rest is None
 
 
 async def _failing(exc: Exception) -> AsyncIterator[bytes]:
@@ -206,36 +224,63 @@ class AsyncBody:
         self._stream = stream
         self._exchange = exchange
         self._iterator: AsyncIterator[bytes] = stream.__aiter__()
+        self._held = exchange.take_held()
+        self._closed = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._held:
+            held, self._held = self._held, b""
+            return held
         exchange = self._exchange
         while True:
             error = exchange.raised()
             if error is not None:
                 await self.aclose()
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error
             try:
                 chunk = await self._iterator.__anext__()
+                out = exchange.on_chunk(chunk)
             except StopAsyncIteration:
-                rest = exchange.on_end()
-                if not rest and exchange.raised() is None:
+                out = exchange.on_end()
+                if not out and exchange.raised() is None:
                     raise
-                chunk = rest
             except BaseException as exc:
                 exchange.on_body_exception(exc)
                 raise
-            else:
-                chunk = exchange.on_chunk(chunk)
-            if chunk:
-                return chunk
+            if out:
+                return out
 
     async def aclose(self) -> None:
         """Close the stream beneath; the call is over."""
+        self._closed = True
         try:
+            if self._exchange.at_done and self._exchange.network_stream is not None:
+                await _drain(self._iterator)
             await self._stream.aclose()
             await _finish(self._iterator)
         finally:
             self._exchange.on_close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):  # dropped unread: its span ends all the same
+            self._exchange.on_close()
+
+
+_DRAIN_SECONDS: Final = 0.1
+_DRAIN_CHUNKS: Final = 16
+
+
+async def _drain(iterator: AsyncIterator[bytes]) -> None:
+    """Read the end of a body that has said `[DONE]`, so that its connection can be used again.
+
+    HTTP/1.1 keeps a connection only when its last response was read to the end.
+    """
+    with suppress(Exception), anyio.move_on_after(_DRAIN_SECONDS):
+        for _ in range(_DRAIN_CHUNKS):
+            await iterator.__anext__()

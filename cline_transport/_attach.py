@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from cline_transport._http_spans import take_over
+from cline_transport._http_spans import link
 from cline_transport.settings import Settings
 
 __all__ = ["attach"]
@@ -75,7 +75,7 @@ def _wrap_all(client: Any, transport_class: type, **options: Any) -> None:
             return transport
         if id(transport) not in wrapped:
             wrapped[id(transport)] = ours = transport_class(transport, **options)
-            take_over(transport, ours)
+            link(transport, ours)
         return wrapped[id(transport)]
 
     client._transport = wrap(client._transport)

@@ -6,17 +6,28 @@ The loops do what has a colour: send, read, wait, close. Everything else is here
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
+from cline_transport._decisions import (
+    Body,
+    BodyPlan,
+    Deliver,
+    Raise,
+    Try,
+    rewrite_headers,
+    without_encoding,
+)
+from cline_transport._decoding import Decoder
+from cline_transport._family import Family
 from cline_transport._protocols import Clock, RequestHead, RequestLike, ResponseHead, ResponseLike
-from cline_transport.call import Body, BodyPlan, Call, Deliver, Raise, Try, rewrite_headers
+from cline_transport.call import Call
 from cline_transport.errors import EXTENSION, REQUEST_RECORD, ErrorInfo
 from cline_transport.inspection import StreamReader
 from cline_transport.retry import RetryThrottle
 from cline_transport.settings import Settings
 from cline_transport.telemetry import CallTelemetry, Telemetry
 
-__all__ = ["EXCHANGE", "Exchange", "Family", "check_transport"]
+__all__ = ["EXCHANGE", "Exchange"]
 
 RequestT = TypeVar("RequestT", bound=RequestLike)
 ResponseT = TypeVar("ResponseT", bound=ResponseLike)
@@ -27,78 +38,27 @@ EXCHANGE: Final = "cline_transport.exchange"
 _OWN_KEYS: Final = (EXTENSION, REQUEST_RECORD, EXCHANGE)
 
 
-class Family(Protocol[RequestT, ResponseT]):
-    """What a family's page tells the loops of its library."""
-
-    @property
-    def name(self) -> str:
-        """`httpx` or `httpx2`."""
-        ...
-
-    def attempt_request(self, request: RequestT, extensions: dict[str, Any]) -> RequestT:
-        """The request with other extensions; headers and body are shared."""
-        ...
-
-    def body_of(self, request: RequestT) -> bytes | None:
-        """The body, where it can be sent twice."""
-        ...
-
-    def decode(self, encoding: str, raw: bytes, limit: int) -> tuple[bytes, bool]:
-        """The body without its encoding, up to about `limit` bytes; whether that is all."""
-        ...
-
-    def edit(
-        self, response: ResponseT, status: int, headers: list[tuple[bytes, bytes]], stream: Any
-    ) -> ResponseT:
-        """The response with another status, headers and stream."""
-        ...
-
-    def byte_stream(self, body: bytes) -> Any:
-        """A stream of this body, sync and async."""
-        ...
-
-    def stream_error(self, info: ErrorInfo) -> Exception:
-        """The family's `StreamError`."""
-        ...
-
-
-def check_transport(
-    transport: object, wanted: type, other_colour: type, *, family: str, use: str
-) -> None:
-    """Refuse a transport of another family or colour.
-
-    Raises:
-        TypeError: It names the rule, what was given and which class to use.
-    """
-    if isinstance(transport, wanted):
-        return
-    module = type(transport).__module__.partition(".")[0]
-    given = f"{module}.{type(transport).__name__}"
-    if isinstance(transport, other_colour):
-        hint = f"it is of the other colour: use {use}"
-    else:
-        hint = "cline_transport.httpx is for httpx, cline_transport.httpx2 for httpx2"
-    # Not the class's own __module__: openai writes its name into what it exports of its library.
-    raise TypeError(
-        f"transport must be an instance of {family}.{wanted.__name__} (got {given}; {hint})"
-    )
-
-
 class Exchange(Generic[RequestT, ResponseT]):
     """One call, from the request to the last byte of its body."""
 
     __slots__ = (
+        "_body",
         "_call",
         "_clock",
+        "_decoder",
         "_family",
+        "_held",
+        "_held_since",
+        "_held_size",
         "_plan",
         "_raise",
         "_reader",
         "_reason",
         "_request",
+        "_send",
         "_telemetry",
+        "_uninspected",
         "_verdict",
-        "body",
         "exception",
         "response",
         "rest",
@@ -130,27 +90,42 @@ class Exchange(Generic[RequestT, ResponseT]):
         self._request = request
         self._clock = clock
         self._call = Call(settings, head, throttle=throttle, now=clock.monotonic())
+        self._send = self._call.explicit_body()
         self._telemetry = telemetry.start(
             head,
             chat=self._call.chat,
             model=self._call.record.model,
             stream=self._call.streaming,
         )
-        self._reader: StreamReader | None = None
         self._raise: ErrorInfo | None = None
+        self._reason: str | None = None
+        self._forget()
+        request.extensions[REQUEST_RECORD] = self._call.record
+
+    def _forget(self) -> None:
+        """Nothing is known of an attempt that begins."""
         self._verdict: Try | Deliver | Raise | None = None
         self._plan: BodyPlan = "pass"
-        self._reason: str | None = None
+        self._body: Body | None = None
+        self._reader: StreamReader | None = None
+        self._decoder: Decoder | None = None
+        self._uninspected = False
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._held_since = 0.0
         self.sent = False
         """Whether the attempt under way has reached the transport beneath."""
         self.traced = False
         """Whether it runs beneath an HTTP span, or where one would be."""
         self.response: ResponseT | None = None
-        self.body: Body | None = None
         self.rest: Any = None
         """The stream of a body of which only the beginning was read."""
         self.exception: Exception | None = None
-        request.extensions[REQUEST_RECORD] = self._call.record
+
+    @property
+    def transport_error(self) -> type[Exception]:
+        """The family's `TransportError`."""
+        return self._family.transport_error
 
     @property
     def telemetry(self) -> CallTelemetry:
@@ -163,46 +138,101 @@ class Exchange(Generic[RequestT, ResponseT]):
         """Start an attempt, `wait` seconds having been waited; return its request."""
         now = self._clock.monotonic()
         self._call.begin(now, wait)
-        self._verdict = self.response = self.body = self.rest = self.exception = None
-        self.sent = self.traced = False
+        self._forget()
         given: Mapping[str, Any] = self._request.extensions
         extensions = {key: value for key, value in given.items() if key not in _OWN_KEYS}
         timeouts = self._call.timeouts(given.get("timeout"), now)
         if timeouts is not None:
             extensions["timeout"] = timeouts
         extensions[EXCHANGE] = self
-        return self._family.attempt_request(self._request, extensions)
+        return self._family.attempt_request(self._request, extensions, self._send)
 
-    def plan(self, response: ResponseT) -> tuple[BodyPlan, int]:
-        """How to treat a response's body, and how many bytes of it to read."""
-        self._plan = self._call.plan(ResponseHead(response.status_code, response.headers))
-        return self._plan, self._call.settings.errors.max_body_bytes
-
-    def received(self, response: ResponseT, raw: bytes | None, *, complete: bool) -> None:
-        """A response came, and `raw` is what was read of its body (`None`: it passes on)."""
+    def plan(self, response: ResponseT) -> BodyPlan:
+        """A response has come: how to treat its body."""
         self.response = response
-        if raw is not None:
-            encoding = response.headers.get("content-encoding", "")
-            decoded, whole = raw, complete
-            if encoding:
-                limit = self._call.settings.errors.max_body_bytes
-                decoded, whole = self._family.decode(encoding, raw, limit)
-            self.body = Body(raw, decoded, complete and whole)
-        self._verdict = self._call.on_response(
-            ResponseHead(response.status_code, response.headers),
-            self.body,
-            now=self._clock.monotonic(),
-            epoch=self._clock.time(),
-            random=self._clock.random(),
-        )
+        self._plan = self._call.plan(self._head)
+        if self._plan == "stream":
+            self._open_stream(response)
+        return self._plan
+
+    @property
+    def limit(self) -> int:
+        """How many bytes of a body are read to look for an error."""
+        return self._call.settings.errors.max_body_bytes
+
+    @property
+    def _head(self) -> ResponseHead:
+        response = cast("ResponseT", self.response)
+        return ResponseHead(response.status_code, response.headers)
+
+    # --- a stream before it is delivered ---
+
+    def _open_stream(self, response: ResponseT) -> None:
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding and encoding != "identity":
+            self._decoder = Decoder.of(self._family, encoding)
+            self._uninspected = self._decoder is None
+        if not self._uninspected:
+            self._reader = self._call.open_stream()
+            self._held_since = self._clock.monotonic()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the stream is to be read before it is delivered."""
+        stream = self._call.settings.stream
+        wanted = stream.retry != "never" and stream.on_error != "observe"
+        return wanted and self._reader is not None
+
+    def hold(self, chunk: bytes) -> bool:
+        """Read a chunk of a stream that is held; return whether that is enough."""
+        reader = cast("StreamReader", self._reader)
+        out = self._read_chunk(reader, chunk)
+        self._held.append(out)
+        self._held_size += len(out)
+        now = self._clock.monotonic()
+        return self._call.held_enough(reader, self._held_size, self._held_since, now)
+
+    def hold_end(self) -> None:
+        """A stream ended while it was held."""
+        self._held.append(self._finish(cast("StreamReader", self._reader)))
+
+    # --- the end of an attempt ---
+
+    def received(self, raw: bytes | None, *, complete: bool) -> None:
+        """The response was read as far as it has to be; `raw` is its body, as far as it was."""
+        now, random = self._clock.monotonic(), self._clock.random()
+        epoch = self._clock.time()
+        if self._plan == "stream":
+            failure = self._reader.failure if self._reader and self.holds else None
+            if failure is not None and failure.after_content and not self._call.buffers:
+                failure = None  # content goes out with it: it is too late to retry
+            self._verdict = self._call.on_stream(
+                self._head, failure, now=now, epoch=epoch, random=random
+            )
+        else:
+            self._body = None if raw is None else self._decoded(raw, complete=complete)
+            self._verdict = self._call.on_response(
+                self._head, self._body, now=now, epoch=epoch, random=random
+            )
         if self.traced:
             self._telemetry.on_attempt(self._call.record.attempts[-1])
+
+    def _decoded(self, raw: bytes, *, complete: bool) -> Body:
+        headers = cast("ResponseT", self.response).headers
+        decoder = Decoder.of(self._family, headers.get("content-encoding", ""))
+        if decoder is None:
+            return Body(raw, raw, complete)
+        decoded, whole = decoder.decode_all(raw, self.limit)
+        return Body(raw, decoded, complete and whole)
 
     def failed(self, exc: Exception) -> None:
         """The attempt ended in an exception."""
         self.exception = exc
         self._verdict = self._call.on_exception(
-            exc, now=self._clock.monotonic(), random=self._clock.random()
+            None if self.response is None else self._head,
+            exc,
+            now=self._clock.monotonic(),
+            random=self._clock.random(),
         )
         if self.traced:
             self._telemetry.on_attempt(self._call.record.attempts[-1])
@@ -220,7 +250,7 @@ class Exchange(Generic[RequestT, ResponseT]):
             return False
         if verdict.rewrite is not None and verdict.rewrite.body is not None:
             return False
-        return self.body is None or self.rest is not None
+        return self._body is None or self.rest is not None
 
     def wait(self) -> float | None:
         """Seconds to wait for the next attempt; `None`: there is none.
@@ -237,7 +267,10 @@ class Exchange(Generic[RequestT, ResponseT]):
             self._end()
             exc = cast("Exception", self.exception)
             self.exception = None  # its traceback refers to frames that refer to us
-            raise exc
+            try:
+                raise exc
+            finally:
+                del exc
         return None
 
     # --- the delivery ---
@@ -256,25 +289,32 @@ class Exchange(Generic[RequestT, ResponseT]):
         self._reason = verdict.reason
         stream: Any
         if self.passes_on:
-            if self._plan == "stream" and not response.headers.get("content-encoding"):
-                self._reader = self._call.open_stream()
+            if self._decoder is not None and not self._observes:
+                headers = without_encoding(headers)
+            if self._reader is not None:
+                self._note_failure(self._reader)
             stream = wrap(response.stream if self.rest is None else self.rest, self)
         else:
-            read = b"" if self.body is None else self.body.raw
+            read = b"" if self._body is None else self._body.raw
             stream = self._family.byte_stream(read if rewritten is None else rewritten)
             self._call.record.completed = verdict.error is None
             self._end()
         return self._family.edit(response, status, headers, stream)
+
+    def take_held(self) -> bytes:
+        """What was held of the stream, to be delivered first."""
+        held = b"".join(self._held)
+        self._held.clear()
+        return held
 
     def on_chunk(self, chunk: bytes) -> bytes:
         """Bytes of the body came: what may be delivered of them now."""
         reader = self._reader
         if reader is None:
             return chunk
-        if self._call.record.time_to_first_chunk is None:
-            self._call.on_first_chunk(self._clock.monotonic())
-        out = reader.feed(chunk)
-        self._note_failure(reader)
+        out = self._read_chunk(reader, chunk)
+        if reader.failure is not None:
+            self._note_failure(reader)
         return out
 
     def on_end(self) -> bytes:
@@ -282,7 +322,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         reader = self._reader
         out = b""
         if reader is not None:
-            out = reader.flush()
+            out = self._finish(reader)
             self._note_failure(reader)
         if self._raise is None:
             self._call.record.completed = self._call.record.error is None
@@ -302,16 +342,56 @@ class Exchange(Generic[RequestT, ResponseT]):
         else:
             self.abandon(exc)
 
+    @property
+    def network_stream(self) -> Any:
+        """The connection of an HTTP/1.1 response, where its transport shows it; else `None`."""
+        extensions = cast("ResponseT", self.response).extensions
+        if extensions.get("http_version") != b"HTTP/1.1":
+            return None
+        return extensions.get("network_stream")
+
+    @property
+    def at_done(self) -> bool:
+        """Whether a stream has said `[DONE]`: hardly anything can follow."""
+        return self._reader is not None and self._reader.done
+
     def on_close(self) -> None:
         """The body was closed, read to its end or not."""
         record = self._call.record
-        if self._reader is not None and self._reader.done and record.error is None:
+        if self.at_done and record.error is None:
             record.completed = True  # the SDK closes at [DONE], before the end
         self._end()
 
     def abandon(self, exc: BaseException) -> None:
         """The call ends in an exception that is none of the wire's: cancelled, interrupted."""
         self._end(cancelled=type(exc).__name__)
+
+    # --- the parts ---
+
+    @property
+    def _observes(self) -> bool:
+        return self._call.settings.stream.on_error == "observe"
+
+    def _read_chunk(self, reader: StreamReader, chunk: bytes) -> bytes:
+        """Let the reader see a chunk, decoded; return what may be delivered of it."""
+        if self._call.record.time_to_first_chunk is None:
+            self._call.on_first_chunk(self._clock.monotonic())
+        if self._decoder is None:
+            return reader.feed(chunk)
+        if not self._observes:
+            return reader.feed(self._decoder.decode(chunk))
+        try:
+            reader.feed(self._decoder.decode(chunk))
+        except Exception:  # noqa: BLE001 -- what cannot be decoded is the client's to find out
+            self._reader, self._uninspected = None, True
+        return chunk
+
+    def _finish(self, reader: StreamReader) -> bytes:
+        """The reader's last word; with an encoding, after what the decoder still has."""
+        out = b""
+        if self._decoder is not None and not self._observes:
+            out = reader.feed(self._decoder.flush())
+        return out + reader.finish()
 
     def _note_failure(self, reader: StreamReader) -> None:
         failure = reader.failure
@@ -321,9 +401,11 @@ class Exchange(Generic[RequestT, ResponseT]):
                 self._raise = info
 
     def _end(self, *, cancelled: str | None = None) -> None:
+        stream = self._plan == "stream"
         self._telemetry.end(
             self._call.record,
-            stream=self._reader is not None,
+            stream=stream,
+            inspected=None if not stream else not self._uninspected,
             reason=self._reason,
             cancelled=cancelled,
         )

@@ -19,9 +19,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from opentelemetry.instrumentation.utils import unwrap
 from wrapt import FunctionWrapper  # what opentelemetry-instrumentation patches with
 
-__all__ = ["AttemptSpans", "Instrumentable", "take_over"]
+__all__ = ["AttemptSpans", "Instrumentable", "link"]
 
 _INSTRUMENTATION: Final = "opentelemetry.instrumentation.httpx"
 _TRANSPORTS: Final = {
@@ -30,6 +31,11 @@ _TRANSPORTS: Final = {
     ("httpx2", "handle_request"): "SyncOpenTelemetryTransportHttpx2",
     ("httpx2", "handle_async_request"): "AsyncOpenTelemetryTransportHttpx2",
 }
+
+_METHODS: Final = ("handle_request", "handle_async_request")
+# wrapt keeps attributes of this prefix on the proxy itself.
+_ADOPTED: Final = "_self_cline_adopted"
+_BENEATH: Final = "_self_cline_beneath"
 
 Send = Callable[[Any], Any]
 """`handle_request` of a transport, or `handle_async_request`, which returns an awaitable."""
@@ -50,7 +56,7 @@ class AttemptSpans:
         meter_provider: The same for its metrics.
     """
 
-    __slots__ = ("_exchange", "_family", "_method", "_own", "_providers", "_transport", "adopted")
+    __slots__ = ("_exchange", "_family", "_method", "_own", "_providers", "_transport", "above")
 
     def __init__(
         self,
@@ -68,22 +74,43 @@ class AttemptSpans:
         self._exchange = exchange
         self._providers = (tracer_provider, meter_provider)
         self._own: Send | None = None
-        self.adopted: Callable[..., Any] | None = None
-        """The wrapper that `instrument_client()` meant for the transport above."""
+        self.above: dict[str, Any] = {}
+        """The attributes of our own transport, which `instrument_client()` patches."""
+
+    @property
+    def adopted(self) -> Callable[..., Any] | None:
+        """The wrapper that `instrument_client()` meant for our own transport."""
+        patch = self.above.get(self._method)
+        while patch is not None:
+            wrapper: Callable[..., Any] | None = getattr(patch, _ADOPTED, None)
+            if wrapper is not None:
+                return wrapper
+            patch = getattr(patch, "__wrapped__", None)
+        return None
 
     @property
     def send(self) -> Send:
         """Send one request in a span of its own."""
         beneath: Any = getattr(self._transport, self._method)
-        application = self.adopted or _application_wrapper(beneath)
+        application = self.adopted
         if application is None:
-            if self._own is None:
-                self._own = self._make()
-            return self._own
-        if self.adopted is None:
+            application = _application_wrapper(beneath)
+            if application is None:
+                if self._own is None:
+                    self._own = self._make()
+                return self._own
             beneath = beneath.__wrapped__
-        part = partial(self._exchange, beneath)
-        return lambda request: application(part, self._transport, (request,), {})
+        return self._wrapped(application, partial(self._exchange, beneath))
+
+    @property
+    def plain(self) -> Send:
+        """Send one request as if we were not there."""
+        beneath: Send = getattr(self._transport, self._method)
+        application = self.adopted
+        return beneath if application is None else self._wrapped(application, beneath)
+
+    def _wrapped(self, application: Callable[..., Any], send: Send) -> Send:
+        return lambda request: application(send, self._transport, (request,), {})
 
     def _make(self) -> Send:
         # Loaded late: it imports every family that is installed.
@@ -127,30 +154,28 @@ class Instrumentable:
     _spans: AttemptSpans
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in ("handle_request", "handle_async_request"):
-            object.__setattr__(self, name, value)
-            return
-        wrapper = _application_wrapper(value)
-        if wrapper is not None:
-            self._spans.adopted = wrapper
-            object.__setattr__(self, name, FunctionWrapper(value.__wrapped__, _call_through))
-            return
-        if not hasattr(value, "__wrapped__"):  # the method itself again: uninstrumented
-            self._spans.adopted = None
+        if name in _METHODS:
+            wrapper = _application_wrapper(value)
+            if wrapper is not None:
+                value = FunctionWrapper(value.__wrapped__, _call_through)
+                setattr(value, _ADOPTED, wrapper)
+            elif hasattr(self.__dict__.get(name), _BENEATH):
+                # uninstrument_client(), of a client that was instrumented before attach().
+                unwrap(getattr(self.__dict__[name], _BENEATH), name)
         object.__setattr__(self, name, value)
 
 
-def take_over(client_transport: Any, ours: Any) -> None:
-    """Move what `instrument_client()` has put on a client's transport to ours, which replaces it.
+def link(client_transport: object, ours: Instrumentable) -> None:
+    """Let `uninstrument_client()` find what `instrument_client()` put on the transport beneath.
 
-    `uninstrument_client()` will look for it there.
+    It looks at the client's transport, which is ours now.
     """
-    for method in ("handle_request", "handle_async_request"):
+    for method in _METHODS:
         patched = getattr(client_transport, "__dict__", {}).get(method)
-        wrapper = _application_wrapper(patched)
-        if wrapper is not None:
-            delattr(client_transport, method)
-            setattr(ours, method, FunctionWrapper(getattr(ours, method), wrapper))
+        if _application_wrapper(patched) is not None and hasattr(ours, method):
+            stand_in = FunctionWrapper(getattr(ours, method), _call_through)
+            setattr(stand_in, _BENEATH, client_transport)
+            object.__setattr__(ours, method, stand_in)
 
 
 def _call_through(wrapped: Callable[..., Any], _instance: object, args: Any, kwargs: Any) -> Any:

@@ -38,6 +38,7 @@ REQUEST_ID: Final = "cline.request_id"
 RETRY_COUNT: Final = "cline.retry.count"
 USAGE_COST: Final = "cline.usage.cost"
 STREAM_COMPLETED: Final = "cline.stream.completed"
+STREAM_INSPECTED: Final = "cline.stream.inspected"
 
 CHAT: Final = "chat"
 """`gen_ai.operation.name` of a chat completion."""

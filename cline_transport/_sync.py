@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Final, Generic, TypeVar
 
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
-from cline_transport._exchange import EXCHANGE, Exchange, Family
+from cline_transport._exchange import EXCHANGE, Exchange
+from cline_transport._family import Family
 from cline_transport._http_spans import AttemptSpans
 from cline_transport._protocols import Clock, RequestLike, ResponseLike
 from cline_transport.retry import RetryThrottle
@@ -55,8 +58,8 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         """Send the request, as often as the policy says; return the response to deliver."""
         settings = self.settings
         if not settings.enabled:
-            response: ResponseT = self._transport.handle_request(request)
-            return response
+            plain: ResponseT = self.spans.plain(request)
+            return plain
         exchange = Exchange(
             self._family,
             request,
@@ -73,15 +76,20 @@ class SyncLoop(Generic[RequestT, ResponseT]):
             return exchange.deliver(self._body)
         except BaseException as exc:
             exchange.abandon(exc)
+            response = exchange.response
+            if response is not None and exchange.passes_on:
+                response.stream.close()
             raise
 
     def _attempt(self, exchange: Exchange[RequestT, ResponseT], wait: float) -> None:
         """Make one attempt; what comes of it is noted in the exchange, and not raised."""
         request = exchange.begin(wait)
         send = self._exchange
-        if exchange.telemetry.traced and self.settings.telemetry.attempt_spans:
+        telemetry = exchange.telemetry
+        ours = telemetry.traced and self.settings.telemetry.attempt_spans
+        if ours or self.spans.adopted is not None:
             try:
-                with exchange.telemetry.current():
+                with telemetry.current():
                     self.spans.send(request)
             except Exception:
                 if exchange.sent and not exchange.decided:
@@ -116,12 +124,16 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         exchange.sent = True
         try:
             response = send(request)
-            raw, complete = self._read(exchange, response)
         except Exception as exc:
             exchange.failed(exc)
             raise
         try:
-            exchange.received(response, raw, complete=complete)
+            raw, complete = self._read(exchange, response)
+        except exchange.transport_error as exc:
+            exchange.failed(exc)
+            raise
+        try:
+            exchange.received(raw, complete=complete)
         finally:
             if not exchange.passes_on:
                 (response.stream if exchange.rest is None else exchange.rest).close()
@@ -130,28 +142,36 @@ class SyncLoop(Generic[RequestT, ResponseT]):
     def _read(
         self, exchange: Exchange[RequestT, ResponseT], response: ResponseT
     ) -> tuple[bytes | None, bool]:
-        """Read the body if it may hold an error; what is too long to be one is read later."""
-        plan, limit = exchange.plan(response)
-        if plan not in ("error", "json"):
+        """Read what may hold an error; what is too long to be one is read later."""
+        plan = exchange.plan(response)
+        if plan == "pass" or (plan == "stream" and not exchange.holds):
             return None, False
         chunks: list[bytes] = []
         size = 0
         stream = response.stream
         iterator: Iterator[bytes] = iter(stream)
         try:
+            if plan == "stream":
+                exchange.rest = _Resumed(chunks, iterator, stream)
+                for chunk in iterator:
+                    if exchange.hold(chunk):
+                        break
+                else:
+                    exchange.hold_end()
+                return None, False
             for chunk in iterator:
                 chunks.append(chunk)
                 size += len(chunk)
-                if size > limit:
+                if size > exchange.limit:
                     exchange.rest = _Resumed(chunks, iterator, stream)
                     break
         except BaseException as exc:
             stream.close()
-            if plan == "json" or not isinstance(exc, Exception):
+            if plan != "error" or not isinstance(exc, exchange.transport_error):
                 raise
             # The status is known: this is an HTTP error, with what has come of its body.
             exchange.rest = _Resumed(chunks, _failing(exc), stream)
-        return b"".join(chunks)[:limit], exchange.rest is None
+        return b"".join(chunks)[: exchange.limit], exchange.rest is None
 
 
 def _failing(exc: Exception) -> Iterator[bytes]:
@@ -186,35 +206,80 @@ class SyncBody:
         self._stream = stream
         self._exchange = exchange
         self._iterator: Iterator[bytes] = iter(stream)
+        self._held = exchange.take_held()
+        self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        if self._held:
+            held, self._held = self._held, b""
+            return held
         exchange = self._exchange
         while True:
             error = exchange.raised()
             if error is not None:
                 self.close()
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error
             try:
                 chunk = next(self._iterator)
+                out = exchange.on_chunk(chunk)
             except StopIteration:
-                rest = exchange.on_end()
-                if not rest and exchange.raised() is None:
+                out = exchange.on_end()
+                if not out and exchange.raised() is None:
                     raise
-                chunk = rest
             except BaseException as exc:
                 exchange.on_body_exception(exc)
                 raise
-            else:
-                chunk = exchange.on_chunk(chunk)
-            if chunk:
-                return chunk
+            if out:
+                return out
 
     def close(self) -> None:
         """Close the stream beneath; the call is over."""
+        self._closed = True
         try:
+            if self._exchange.at_done:
+                _drain(self._iterator, self._exchange.network_stream)
             self._stream.close()
         finally:
             self._exchange.on_close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):  # dropped unread: nobody else will
+            with suppress(Exception):
+                self._stream.close()
+            self._exchange.on_close()
+
+
+_DRAIN_SECONDS: Final = 0.1
+_DRAIN_CHUNKS: Final = 16
+
+
+def _drain(iterator: Iterator[bytes], network: Any) -> None:
+    """Read the end of a body that has said `[DONE]`, so that its connection can be used again.
+
+    HTTP/1.1 keeps a connection only when its last response was read to the end, and the SDK stops
+    at `[DONE]`. A read that would take longer than a moment ends in the library's own timeout,
+    which closes the connection, as it would be without us.
+    """
+    if network is None:
+        return
+    until = time.monotonic() + _DRAIN_SECONDS
+    read = network.read
+
+    def read_briefly(max_bytes: int, timeout: float | None = None) -> bytes:
+        left = max(until - time.monotonic(), 0.001)
+        data: bytes = read(max_bytes, left if timeout is None else min(timeout, left))
+        return data
+
+    with suppress(Exception):
+        network.read = read_briefly
+        try:
+            for _ in islice(iterator, _DRAIN_CHUNKS):
+                pass
+        finally:
+            del network.read

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
+from cline_transport._decisions import Body, BodyPlan, Deliver, Raise, Rewrite, Try
 from cline_transport._protocols import RequestHead, ResponseHead
 from cline_transport.errors import ErrorInfo, connection_error
 from cline_transport.inspection import (
     RequestFacts,
     StreamFailure,
     StreamReader,
+    make_explicit,
     read_completion,
     read_request,
 )
@@ -25,13 +27,14 @@ from cline_transport.retry import (
     RetryDecision,
     RetryThrottle,
     ServerAdvice,
-    StopReason,
     read_server_advice,
 )
 from cline_transport.settings import Settings
 from cline_transport.wire import (
     WireError,
     as_mapping,
+    clip,
+    describe,
     dump_json,
     error_body,
     is_transient,
@@ -39,55 +42,13 @@ from cline_transport.wire import (
     normalize_error_body,
     read_json_error,
     status_for,
+    write_error,
 )
 
-__all__ = ["Body", "BodyPlan", "Call", "Deliver", "Raise", "Rewrite", "Try", "rewrite_headers"]
-
-BodyPlan = Literal["error", "json", "stream", "pass"]
-"""How a response's body is treated: read whole as an error's, read whole if it is small enough to
-be an error in a 2xx, inspected event by event, or passed on."""
+__all__ = ["Call"]
 
 _CHAT: Final = "/chat/completions"
-
-
-class Body(NamedTuple):
-    """A body that was read: as it came, and decoded. `complete` is `False` if it is longer."""
-
-    raw: bytes
-    decoded: bytes
-    complete: bool
-
-
-class Try(NamedTuple):
-    """Wait this many seconds, then make another attempt; the failed one is over."""
-
-    wait: float
-    error: ErrorInfo
-
-
-class Rewrite(NamedTuple):
-    """A response in place of the one that came. `body` is `None` where the bytes stay."""
-
-    status_code: int
-    body: bytes | None
-
-
-class Deliver(NamedTuple):
-    """Give this response to the caller."""
-
-    rewrite: Rewrite | None = None
-    no_retry: bool = False
-    """Whether it is marked `x-should-retry: false`: the policy has ruled on this call."""
-    error: ErrorInfo | None = None
-    reason: StopReason | None = None
-    """Why an error is not retried (again)."""
-
-
-class Raise(NamedTuple):
-    """Let the attempt's exception reach the caller."""
-
-    error: ErrorInfo
-    reason: StopReason
+_SECRETS: Final = ("authorization", "proxy-authorization", "api-key", "x-api-key", "cookie")
 
 
 class Call:
@@ -138,8 +99,26 @@ class Call:
 
     def begin(self, now: float, wait: float = 0.0) -> None:
         """An attempt starts, `wait` seconds having been waited for it."""
+        self.record.forget_answer()
         self._tried_at = now
         self._wait = wait
+
+    @property
+    def buffers(self) -> bool:
+        """Whether a stream is held to its end."""
+        return self._settings.stream.retry == "buffered"
+
+    def explicit_body(self) -> bytes | None:
+        """The body to send in place of the one given; `None`: that one."""
+        body, accept = self._head.body, self._head.headers.get("accept", "")
+        if not self._settings.stream.explicit or not self.chat or body is None:
+            return None
+        if self._facts.stream is not None or "application/json" not in accept:
+            return None
+        explicit = make_explicit(body)
+        if explicit is not None:
+            self._facts = self._facts._replace(stream=False)
+        return explicit
 
     def timeouts(
         self, configured: Mapping[str, float | None] | None, now: float
@@ -155,16 +134,17 @@ class Call:
 
     def plan(self, head: ResponseHead) -> BodyPlan:
         """How the body of a response is to be treated."""
+        settings = self._settings
+        read = settings.retry.enabled or settings.errors.normalize or settings.telemetry.enabled
         if head.status_code >= 400:
-            return "pass" if self._head.method == "HEAD" else "error"
+            return "pass" if self._head.method == "HEAD" or not read else "error"
         if not 200 <= head.status_code < 300:
             return "pass"
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "text/event-stream":
             return "stream"
-        if kind == "application/json" or (
-            kind.startswith("application/") and kind.endswith("+json")
-        ):
+        # Elsewhere an `error` is somebody else's field, and JSON may come piece by piece.
+        if kind == "application/json" and self.chat and read:
             return "json"
         return "pass"
 
@@ -180,11 +160,60 @@ class Call:
             epoch: Seconds since the epoch, for a date in `Retry-After`.
             random: A number in [0, 1) for the jitter.
         """
-        error, rewritten = self._read(head, body)
+        try:
+            error, rewritten = self._read(head, body)
+        except Exception:  # noqa: BLE001 -- inspection never breaks a call: the bytes pass as they are
+            plain = WireError(head.status_code, describe(None, head.status_code))
+            failed = head.status_code >= 400
+            error = self._http_error(plain, head, head.status_code) if failed else None
+            rewritten = None
         if error is None:
             self._end_attempt(now, head, None)
             self._throttle.succeeded()
             return Deliver()
+        return self._on_failure(head, error, rewritten, now=now, epoch=epoch, random=random)
+
+    def on_stream(
+        self,
+        head: ResponseHead,
+        failure: StreamFailure | None,
+        *,
+        now: float,
+        epoch: float,
+        random: float,
+    ) -> Try | Deliver:
+        """A stream is about to be delivered, or has failed before any of it was.
+
+        Args:
+            head: The response's status and headers.
+            failure: The error that was met before anything was delivered.
+            now: The monotonic time.
+            epoch: Seconds since the epoch, for a date in `Retry-After`.
+            random: A number in [0, 1) for the jitter.
+        """
+        if failure is None:
+            self._end_attempt(now, head, None)
+            self._throttle.succeeded()
+            return Deliver()
+        error = replace(
+            self._stream_error(failure, self.number),
+            status_code=status_for(failure.error.code),
+            request_id=head.headers.get("x-request-id"),
+        )
+        body = write_error(failure.error._replace(code=error.code))
+        rewrite = Rewrite(status_for(failure.error.code), body)
+        return self._on_failure(head, error, rewrite, now=now, epoch=epoch, random=random)
+
+    def _on_failure(
+        self,
+        head: ResponseHead,
+        error: ErrorInfo,
+        rewrite: Rewrite | None,
+        *,
+        now: float,
+        epoch: float,
+        random: float,
+    ) -> Try | Deliver:
         self._end_attempt(now, head, error)
         advice = read_server_advice(head.headers, epoch)
         ruling = self._rule(error, advice, now=now, random=random)
@@ -193,12 +222,21 @@ class Call:
         self.record.error = error
         # The layer above may know how to make a body again that we cannot send twice.
         no_retry = ruling.reason not in ("disabled", "not_replayable")
-        return Deliver(rewritten, no_retry, error, ruling.reason)
+        return Deliver(rewrite, no_retry, error, ruling.reason)
 
-    def on_exception(self, exc: BaseException, *, now: float, random: float) -> Try | Raise:
-        """The attempt ended in an exception: no response came, or not all of one."""
+    def on_exception(
+        self, head: ResponseHead | None, exc: BaseException, *, now: float, random: float
+    ) -> Try | Raise:
+        """The attempt ended in an exception: no response came, or not all of the one of `head`."""
         error = self._explain(connection_error(exc), self.number)
-        self._end_attempt(now, None, error)
+        if head is not None:
+            error = replace(
+                error,
+                phase="mid_stream",
+                status_code=head.status_code,
+                request_id=head.headers.get("x-request-id"),
+            )
+        self._end_attempt(now, head, error)
         ruling = self._rule(error, ServerAdvice(), now=now, random=random)
         if isinstance(ruling, RetryDecision):
             return Try(ruling.wait, error)
@@ -213,7 +251,23 @@ class Call:
             on_error=stream.on_error,
             max_event_bytes=stream.max_event_bytes,
             chat=self.chat,
+            detect_truncation=stream.detect_truncation,
         )
+
+    def held_enough(self, reader: StreamReader, size: int, since: float, now: float) -> bool:
+        """Whether what is held of a stream is to be ruled on, or let go.
+
+        Args:
+            reader: The stream's reader.
+            size: Bytes that are held.
+            since: The monotonic time at which its headers came.
+            now: The monotonic time.
+        """
+        stream = self._settings.stream
+        if stream.retry == "buffered":
+            return reader.failure is not None
+        bound = size > stream.hold_bytes or now - since > stream.hold_seconds
+        return reader.committed or reader.failure is not None or bound
 
     def on_first_chunk(self, now: float) -> None:
         """The first bytes of a stream have come."""
@@ -221,32 +275,34 @@ class Call:
 
     def on_stream_failure(self, failure: StreamFailure) -> ErrorInfo:
         """A stream that is being delivered has an error in it."""
-        code = "server_error" if failure.error.code is None else failure.error.code
-        self.record.error = self._explain(
-            ErrorInfo(
-                code=code,
-                message=failure.error.message,
-                metadata=failure.error.metadata,
-                status_code=self.record.attempts[-1].status_code,
-                phase="mid_stream",
-                request_id=self.record.request_id,
-                retryable=is_transient(code, None),
-            ),
-            len(self.record.attempts),
-        )
-        return self.record.error
+        error = self._stream_error(failure, len(self.record.attempts))
+        return self._fail_delivered(error)
 
     def on_body_exception(self, exc: BaseException) -> ErrorInfo:
         """The wire failed while the body was being delivered."""
-        self.record.error = replace(
-            self._explain(connection_error(exc), len(self.record.attempts)),
-            request_id=self.record.request_id,
-            status_code=self.record.attempts[-1].status_code,
-            phase="mid_stream",
-        )
-        return self.record.error
+        error = self._explain(connection_error(exc), len(self.record.attempts))
+        return self._fail_delivered(replace(error, phase="mid_stream"))
 
     # --- the parts ---
+
+    def _stream_error(self, failure: StreamFailure, attempts: int) -> ErrorInfo:
+        code = "server_error" if failure.error.code is None else failure.error.code
+        error = ErrorInfo(
+            code=code,
+            message=failure.error.message,
+            metadata=failure.error.metadata,
+            phase="mid_stream",
+            retryable=is_transient(code, None),
+        )
+        return self._explain(error, attempts)
+
+    def _fail_delivered(self, error: ErrorInfo) -> ErrorInfo:
+        """The attempt that was delivered has failed after all."""
+        attempt = self.record.attempts[-1]
+        error = replace(error, request_id=attempt.request_id, status_code=attempt.status_code)
+        self.record.attempts[-1] = replace(attempt, error=error)
+        self.record.error = error
+        return error
 
     def _read(
         self, head: ResponseHead, body: Body | None
@@ -264,8 +320,7 @@ class Call:
             return error, Rewrite(head.status_code, rewritten)
         if body is None or not body.complete:
             return None, None
-        # A good answer of another endpoint is not worth parsing.
-        payload = load_json(body.decoded) if self.chat or b'"error"' in body.decoded else None
+        payload = load_json(body.decoded)
         inside = read_json_error(payload)
         if inside is None:
             read_completion(payload, self.record)
@@ -285,13 +340,31 @@ class Call:
                 metadata=found.metadata,
                 status_code=status,
                 request_id=head.headers.get("x-request-id"),
-                retryable=is_transient(code, status),
+                retryable=is_transient(code, head.status_code),
             ),
             self.number,
         )
 
     def _explain(self, error: ErrorInfo, attempts: int) -> ErrorInfo:
-        return replace(error, model=self.record.model, attempts=attempts)
+        code = error.code if isinstance(error.code, int) else self._shown(error.code, 64)
+        return replace(
+            error,
+            code=code,
+            message=self._redacted(error.message),
+            model=self.record.model,
+            attempts=attempts,
+        )
+
+    def _shown(self, text: str, limit: int) -> str:
+        return clip(self._redacted(text), limit)
+
+    def _redacted(self, text: str) -> str:
+        """What a server wrote, without the request's secrets should it repeat them."""
+        for name in _SECRETS:
+            for secret in self._head.headers.get(name, "").replace(";", " ").split():
+                if len(secret) > 6:  # not a scheme's name
+                    text = text.replace(secret, "[redacted]")
+        return text
 
     def _end_attempt(self, now: float, head: ResponseHead | None, error: ErrorInfo | None) -> None:
         request_id = head.headers.get("x-request-id") if head else None
@@ -312,6 +385,9 @@ class Call:
         self, error: ErrorInfo, advice: ServerAdvice, *, now: float, random: float
     ) -> RetryDecision | GiveUp:
         connection = error.phase == "connection"
+        # An error inside a 2xx has its code to be ruled on, not the status it is delivered under.
+        on_the_wire = self.record.attempts[-1].status_code
+        status = on_the_wire if on_the_wire is not None and on_the_wire >= 400 else None
         # The SDK counts its own retries: then it is retrying this failure already.
         above = connection and self._head.headers.get("x-stainless-retry-count", "0") not in (
             "",
@@ -319,7 +395,7 @@ class Call:
         )
         ruling = self._settings.retry.decide(
             error.code,
-            error.status_code,
+            status,
             retries=self.record.retries,
             advice=advice,
             elapsed=now - self._started,
@@ -337,25 +413,3 @@ def _promote(payload: Mapping[str, Any], inside: WireError, error: ErrorInfo) ->
     if (as_mapping(payload.get("error")) or {}).get("message"):
         return None
     return dump_json({**payload, **error_body(inside._replace(code=error.code))})
-
-
-def rewrite_headers(
-    raw: list[tuple[bytes, bytes]], *, body: bytes | None, no_retry: bool
-) -> list[tuple[bytes, bytes]]:
-    """The headers of a delivered error: true to its body, and final for the layer above.
-
-    Args:
-        raw: The headers as they came.
-        body: The new body, or `None` where the bytes stay as they came.
-        no_retry: Add `x-should-retry: false`, which the OpenAI SDK obeys.
-    """
-    dropped = {b"x-should-retry"} if no_retry else set[bytes]()
-    if body is not None:
-        dropped |= {b"content-length", b"content-type", b"content-encoding", b"transfer-encoding"}
-    headers = [(name, value) for name, value in raw if name.lower() not in dropped]
-    if body is not None:
-        headers.append((b"content-type", b"application/json"))
-        headers.append((b"content-length", str(len(body)).encode("ascii")))
-    if no_retry:
-        headers.append((b"x-should-retry", b"false"))
-    return headers

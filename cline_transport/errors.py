@@ -14,6 +14,7 @@ Whatever the exception, response or chunk, `error_info` turns it into one `Error
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -72,6 +73,8 @@ _ADVICE: Final[Mapping[Code, str]] = MappingProxyType(
         "connect_error": "Check the network, the proxy settings and the base URL",
         "connect_timeout": "Check the network, the proxy settings and the base URL",
         "proxy_error": "Check the proxy settings",
+        "proxy_refused": "Check the proxy settings: it refused the connection",
+        "protocol_error": "Check that the base URL is that of the API",
         "connection_closed": "Retry the full request",
         "read_timeout": "Raise the read timeout; the generation may have been billed",
         "write_timeout": "Raise the write timeout; the generation may have been billed",
@@ -96,11 +99,26 @@ _CODE_OF_EXCEPTION: Final[Mapping[str, str]] = MappingProxyType(
 
 def connection_code(exc: BaseException) -> str:
     """The code of a failure without a response: one of ours, or the exception's class name."""
-    for base in type(exc).__mro__:
-        code = _CODE_OF_EXCEPTION.get(base.__name__)
-        if code is not None and base.__module__.partition(".")[0] in ("httpx", "httpx2"):
+    for base in _families_bases(exc):
+        code = _CODE_OF_EXCEPTION.get(base)
+        if code == "connection_closed" and base == "RemoteProtocolError":
+            # h11 and h2 raise the same for an end that came too soon and for what is no HTTP.
+            return code if _CLOSED.search(str(exc)) else "protocol_error"
+        if code == "proxy_error" and _REFUSED.match(str(exc)):
+            return "proxy_refused"  # a login that is repeated may be locked
+        if code is not None:
             return code
     return type(exc).__name__
+
+
+_CLOSED: Final = re.compile(r"disconnect|closed|terminated|StreamReset|incomplete", re.IGNORECASE)
+_REFUSED: Final = re.compile(r"4\d\d\b")
+
+
+def _families_bases(exc: BaseException) -> list[str]:
+    """The names of the httpx or httpx2 classes that an exception derives from."""
+    families = ("httpx", "httpx2")
+    return [b.__name__ for b in type(exc).__mro__ if b.__module__.partition(".")[0] in families]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +147,7 @@ class ErrorInfo:
 
     code: Code
     message: str
-    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     status_code: int | None = None
     phase: Phase = "immediate"
     request_id: str | None = None
@@ -194,8 +212,7 @@ def error_info(source: object) -> ErrorInfo | None:
         return _from_exception(source)
     if isinstance(getattr(source, "status_code", None), int):
         return _from_response(source)
-    dump = getattr(source, "model_dump", None)
-    chunk = as_mapping(dump() if callable(dump) else source)
+    chunk = as_mapping(_dumped(source))
     error = read_chunk_error(chunk)
     if chunk is None or error is None:
         return None
@@ -255,30 +272,42 @@ def _from_response(response: object) -> ErrorInfo | None:
     )
 
 
+def _dumped(source: object) -> object:
+    """A model of the SDK as plain data; anything else as it is."""
+    dump = _attribute(source, "model_dump")
+    try:
+        return dump() if callable(dump) else source
+    except Exception:  # noqa: BLE001 -- whatever has a method of that name
+        return None
+
+
 def _from_exception(exc: BaseException) -> ErrorInfo | None:
+    seen: list[BaseException] = []
+    cause: BaseException | None = exc
+    while cause is not None and cause not in seen:
+        info = _from_one_exception(cause)
+        if info is not None:
+            return info
+        seen.append(cause)
+        cause = cause.__cause__
+    return None
+
+
+def _from_one_exception(exc: BaseException) -> ErrorInfo | None:
     own = _attribute(exc, "info")
     if isinstance(own, ErrorInfo):
         return own
     response = _attribute(exc, "response")
     if response is not None and isinstance(_attribute(response, "status_code"), int):
-        info = _from_response(response)
-        if info is not None:
-            return info
+        return _from_response(response)
     recorded = _record_error(_attribute(exc, "request"))
     if recorded is not None:
         return recorded
-    cause = exc.__cause__
-    if cause is not None:
-        info = _from_exception(cause)
-        if info is not None:
-            return info
     body = as_mapping(_attribute(exc, "body"))
     if body is not None:
         # The SDK raised what it found in a stream: `body` is the error object.
         return error_info({"error": body})
-    if _attribute(exc, "request") is None:
-        return None
-    return connection_error(exc)
+    return connection_error(exc) if "TransportError" in _families_bases(exc) else None
 
 
 def connection_error(exc: BaseException) -> ErrorInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +11,7 @@ from opentelemetry.trace import TracerProvider
 from typing_extensions import Self
 
 from cline_transport._async import AsyncBody, AsyncLoop
-from cline_transport._exchange import check_transport
+from cline_transport._family import check_transport
 from cline_transport._http_spans import Instrumentable
 from cline_transport._sync import SyncBody, SyncLoop
 from cline_transport.errors import ErrorInfo
@@ -32,6 +31,9 @@ class StreamError(httpx.TransportError):
         super().__init__(f"{info.code}: {info.message}")
         self.info = info
 
+    def __reduce__(self) -> tuple[type[StreamError], tuple[ErrorInfo]]:
+        return type(self), (self.info,)
+
 
 class _Body(SyncBody, httpx.SyncByteStream): ...
 
@@ -39,42 +41,28 @@ class _Body(SyncBody, httpx.SyncByteStream): ...
 class _AsyncBody(AsyncBody, httpx.AsyncByteStream): ...
 
 
-class _Slices(httpx.SyncByteStream):
-    # Small, so that a compression bomb is met with after little of it was decoded.
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (self._raw[i : i + 1024] for i in range(0, len(self._raw), 1024))
-
-
 class _Family:
     name = "httpx"
+    transport_error: type[Exception] = httpx.TransportError
 
-    def attempt_request(self, request: httpx.Request, extensions: dict[str, Any]) -> httpx.Request:
+    def attempt_request(
+        self, request: httpx.Request, extensions: dict[str, Any], body: bytes | None
+    ) -> httpx.Request:
+        headers, stream = request.headers, request.stream
+        if body is not None:
+            headers = httpx.Headers(headers)
+            headers["content-length"] = str(len(body))
+            stream = httpx.ByteStream(body)
         return httpx.Request(
-            request.method,
-            request.url,
-            headers=request.headers,
-            stream=request.stream,
-            extensions=extensions,
+            request.method, request.url, headers=headers, stream=stream, extensions=extensions
         )
 
     def body_of(self, request: httpx.Request) -> bytes | None:
         return request.read() if isinstance(request.stream, httpx.ByteStream) else None
 
-    def decode(self, encoding: str, raw: bytes, limit: int) -> tuple[bytes, bool]:
-        headers = {"content-encoding": encoding}
-        response = httpx.Response(200, headers=headers, stream=_Slices(raw))
-        decoded = bytearray()
-        try:
-            for chunk in response.iter_bytes():
-                decoded += chunk
-                if len(decoded) > limit:
-                    return bytes(decoded[:limit]), False
-        except httpx.DecodingError:
-            return bytes(decoded), False
-        return bytes(decoded), True
+    def decoder(self, encoding: str) -> Any:
+        response = httpx.Response(200, headers={"content-encoding": encoding})
+        return response._get_content_decoder()  # the one that the client would use
 
     def edit(
         self, response: httpx.Response, status: int, headers: list[tuple[bytes, bytes]], stream: Any
@@ -82,6 +70,8 @@ class _Family:
         if response.is_closed:  # read already, as a mock's is: nobody would read it again
             extensions = response.extensions
             return httpx.Response(status, headers=headers, stream=stream, extensions=extensions)
+        if response.status_code != status:
+            response.extensions.pop("reason_phrase", None)  # it is the other status's
         response.status_code = status
         response.headers = httpx.Headers(headers)
         response.stream = stream
@@ -143,6 +133,7 @@ class ClineTransport(Instrumentable, httpx.BaseTransport):
             meter_provider=meter_provider,
         )
         self._spans = self._loop.spans
+        self._spans.above = self.__dict__
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and again where the policy says so.
@@ -215,6 +206,7 @@ class AsyncClineTransport(Instrumentable, httpx.AsyncBaseTransport):
             meter_provider=meter_provider,
         )
         self._spans = self._loop.spans
+        self._spans.above = self.__dict__
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and again where the policy says so.

@@ -16,9 +16,12 @@ from cline_transport.wire import (
     WireError,
     as_list,
     as_mapping,
+    clean,
+    clip,
     dump_json,
     load_json,
     read_chunk_error,
+    read_error_object,
 )
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "RequestFacts",
     "StreamFailure",
     "StreamReader",
+    "make_explicit",
     "read_completion",
     "read_request",
 ]
@@ -63,8 +67,26 @@ def read_request(body: bytes) -> RequestFacts:
         top = as_mapping(load_json(body)) or {}
         model, stream = top.get("model"), top.get("stream")
     return RequestFacts(
-        model if isinstance(model, str) else None, stream if isinstance(stream, bool) else None
+        clean(model)[:256] if isinstance(model, str) else None,
+        stream if isinstance(stream, bool) else None,
     )
+
+
+def make_explicit(body: bytes) -> bytes | None:
+    """The body with `"stream": false` in it; `None` where it says something of streaming.
+
+    The API streams by default, the SDK expects JSON where it did not ask for a stream. Nothing else
+    of the body changes; what is not a JSON object is left alone.
+
+    Example:
+        >>> make_explicit(b'{"model": "a/b"}')
+        b'{"stream":false,"model": "a/b"}'
+    """
+    top = as_mapping(load_json(body))
+    if top is None or "stream" in top or b"\0" in body:  # UTF-16 is JSON too, and has NUL bytes
+        return None
+    start = body.index(b"{") + 1
+    return body[:start] + b'"stream":false' + (b"," if top else b"") + body[start:]
 
 
 def read_completion(payload: object, record: CallRecord) -> None:
@@ -75,11 +97,11 @@ def read_completion(payload: object, record: CallRecord) -> None:
     for name, attribute in (("id", "response_id"), ("model", "response_model")):
         value = top.get(name)
         if isinstance(value, str) and value:
-            setattr(record, attribute, value)
+            setattr(record, attribute, clean(value)[:256])
     for choice in _choices(top):
         reason = (as_mapping(choice) or {}).get("finish_reason")
         if isinstance(reason, str) and reason:
-            record.finish_reason = reason
+            record.finish_reason = clip(reason, 64)
     usage = as_mapping(top.get("usage"))
     if usage is not None:
         _read_usage(usage, record)
@@ -89,9 +111,15 @@ def _choices(top: Mapping[str, Any]) -> list[object]:
     return as_list(top.get("choices"))
 
 
+_MAX_COUNT: Final = 2**63
+"""What a protobuf integer, and so an exporter, can hold."""
+
+
 def _read_usage(usage: Mapping[str, Any], record: CallRecord) -> None:
     def count(value: object) -> int | None:
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
+        if not isinstance(value, int) or isinstance(value, bool):
+            return None
+        return value if abs(value) < _MAX_COUNT else None
 
     noted = record.usage
     noted.input_tokens = count(usage.get("prompt_tokens"))
@@ -100,28 +128,43 @@ def _read_usage(usage: Mapping[str, Any], record: CallRecord) -> None:
     if details is not None:
         noted.cached_tokens = count(details.get("cached_tokens"))
     cost = usage.get("cost")
-    if isinstance(cost, (int, float)) and not isinstance(cost, bool):
-        noted.cost = float(cost)
+    noted.cost = cost if isinstance(cost, float) else count(cost)
 
 
 class StreamFailure(NamedTuple):
-    """An error event in a stream, and how it is to be delivered (`None`: not at all)."""
+    """An error in a stream, and how it is to be delivered (`None`: not at all)."""
 
     error: WireError
     event: bytes | None
+    after_content: bool
 
 
 # What makes a run worth parsing. Each is one search; gateways write JSON with and without a space.
-_ERROR: Final = b"error"
-_FINISHES: Final = (b'"finish_reason":"', b'"finish_reason": "')
-_USAGES: Final = (b'"usage":{', b'"usage": {')
+_NEEDLES: Final = (
+    b"error",
+    b"[DONE]",
+    b'"finish_reason":"',
+    b'"finish_reason": "',
+    b'"usage":{',
+    b'"usage": {',
+)
+_CONTENT: Final = (
+    "content",
+    "reasoning",
+    "reasoning_details",
+    "refusal",
+    "tool_calls",
+    "function_call",
+    "audio",
+)
+_TRUNCATED: Final = WireError("stream_truncated", "The stream ended before the answer did")
 
 
 class StreamReader:
     """Reads one event stream as it passes.
 
-    `feed` and `flush` return the bytes to deliver now. After the first error event `failure` is
-    set, and with `on_error="raise"` nothing more is returned.
+    `feed` and `finish` return the bytes to deliver now. After the first error `failure` is set, and
+    with `on_error="raise"` nothing more is returned.
 
     Args:
         record: Where ID, model, finish reason and usage are noted.
@@ -130,25 +173,45 @@ class StreamReader:
         max_event_bytes: A larger event passes unread.
         chat: The call went to a chat completions endpoint. A stream of chat chunks is recognised
             anywhere; in any other stream an `error` is somebody else's field, and passes.
+        detect_truncation: Whether an end without finish reason and `[DONE]` is a failure.
     """
 
-    __slots__ = ("_chat", "_met", "_on_error", "_record", "_splitter", "done", "failure")
+    __slots__ = (
+        "_chat", "_chunks", "_detect", "_endpoint", "_events", "_finished", "_on_error", "_opaque",
+        "_record", "_splitter", "committed", "done", "failure",
+    )  # fmt: skip
 
     def __init__(
-        self, record: CallRecord, *, on_error: OnError, max_event_bytes: int, chat: bool = True
+        self,
+        record: CallRecord,
+        *,
+        on_error: OnError,
+        max_event_bytes: int,
+        chat: bool = True,
+        detect_truncation: bool = True,
     ) -> None:
         self._record = record
-        self._chat = chat
         self._on_error = on_error
         self._splitter = EventSplitter(max_event_bytes=max_event_bytes)
-        self._met = False
-        self.failure: StreamFailure | None = None
+        self._detect = detect_truncation
+        self._endpoint = chat
+        self._chat = chat
+        self._chunks = False  # chat chunks have come
+        self._events = False  # events with data have come
+        self._opaque = False  # an event passed unread
+        self._finished = False  # a finish reason has come
+        self.committed = False
+        """Whether content has come."""
         self.done = False
+        """Whether `[DONE]` has come."""
+        self.failure: StreamFailure | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """Take a chunk as it came; return what may be delivered: whole events, at once."""
         out = b""
         for data, opaque in self._splitter.feed(chunk):
+            if opaque:
+                self._opaque = self.committed = True
             if opaque or not self._interesting(data):
                 out = out + data if out else data
                 continue
@@ -159,60 +222,95 @@ class StreamReader:
         # `observe` holds nothing back, not even an event's first half.
         return chunk if self._on_error == "observe" else out
 
-    def flush(self) -> bytes:
-        """The end of the stream: what is left of an event without its blank line."""
+    def finish(self) -> bytes:
+        """The end of the stream: what is left of it, and what has to be said of it."""
         rest = self._splitter.flush()
-        if not rest or self._stopped:
-            return b""
-        out = self._inspect(rest)
+        out = b""
+        if rest and not self._stopped:
+            out = self._inspect(rest)
+        if self._truncated():
+            event = None if self._on_error == "raise" else _rewrite(b"", None, _TRUNCATED)
+            self.failure = StreamFailure(_TRUNCATED, event, self.committed)
+            # Half an event would spoil the error's: it goes no further. A whole one is ended.
+            whole = rest and load_json(parse_event(rest).data or b"") is not None
+            out = (rest + b"\n\n" if whole else b"") + (event or b"")
         return b"" if self._on_error == "observe" else out
+
+    def _truncated(self) -> bool:
+        if not self._detect or self.failure is not None or self._opaque:
+            return False
+        if self.done or self._finished:
+            return False
+        return self._chunks or (self._endpoint and not self._events)
 
     @property
     def _stopped(self) -> bool:
         return self._on_error == "raise" and self.failure is not None
 
     def _interesting(self, run: bytes) -> bool:
-        if not self._met:
-            return True  # the first events name the completion and its model
-        if _ERROR in run:
-            return True
-        if b"[DONE]" in run:
-            return True
-        return any(needle in run for needle in _FINISHES + _USAGES)
+        if not self.committed:
+            return True  # whether an event has content is what matters now
+        return any(needle in run for needle in _NEEDLES)
 
     def _inspect(self, raw: bytes) -> bytes:
         """Look at one event; return what is delivered in its place."""
+        try:
+            return self._look_at(raw)
+        except Exception:  # noqa: BLE001 -- inspection never breaks a call
+            self.committed = self._opaque = True
+            return raw
+
+    def _look_at(self, raw: bytes) -> bytes:
         event = parse_event(raw)
         if event.data is None:
             return raw
         if event.data.strip() == b"[DONE]":
-            self.done = True
+            self.done = self.committed = True
             return raw
         payload = load_json(event.data)
-        self._met = True
-        if _choices(as_mapping(payload) or {}):
-            self._chat = True
+        self._events = True
+        is_chunk = _is_chunk(as_mapping(payload) or {})
+        if is_chunk:
+            self._chat = self._chunks = True
         error = None
         if self._chat:
             error = read_chunk_error(payload)
             if error is None and event.name == "error":
                 error = _error_of_named_event(payload, event.data)
-        if error is None:
-            read_completion(payload, self._record)
-            return raw
         read_completion(payload, self._record)
-        rewritten = _rewrite(raw, payload, error)
-        delivered = {"normalize": rewritten, "raise": None, "observe": raw}[self._on_error]
+        if error is None:
+            self._finished = self._finished or self._record.finish_reason is not None
+            self.committed = self.committed or not is_chunk or _has_content(payload)
+            return raw
+        delivered: bytes | None = raw
+        if self._on_error != "observe":
+            delivered = None if self._on_error == "raise" else _rewrite(raw, payload, error)
         if self.failure is None:
-            self.failure = StreamFailure(error, delivered)
+            self.failure = StreamFailure(error, delivered, self.committed)
         return delivered or b""
+
+
+def _is_chunk(top: Mapping[str, Any]) -> bool:
+    return isinstance(top.get("choices"), list) or top.get("object") == "chat.completion.chunk"
+
+
+def _has_content(payload: object) -> bool:
+    for choice in _choices(as_mapping(payload) or {}):
+        entry = as_mapping(choice) or {}
+        delta = as_mapping(entry.get("delta")) or as_mapping(entry.get("message")) or {}
+        if entry.get("finish_reason") or any(delta.get(name) for name in _CONTENT):
+            return True
+    return False
 
 
 def _error_of_named_event(payload: object, data: bytes) -> WireError | None:
     """The error of an event that is called `error` and is not a chat chunk."""
-    message = (as_mapping(payload) or {}).get("message")
-    text = message if isinstance(message, str) else data.decode("utf-8", "replace")
-    return WireError(None, text.strip() or "The stream ended with an error")
+    top = as_mapping(payload) or {}
+    if isinstance(top.get("message"), str) or "code" in top:
+        return read_error_object(top)
+    return WireError(
+        None, data.decode("utf-8", "replace").strip() or "The stream ended with an error"
+    )
 
 
 def _rewrite(raw: bytes, payload: object, error: WireError) -> bytes:

@@ -84,6 +84,12 @@ class CallRecord:
     completed: bool = False
     error: ErrorInfo | None = None
 
+    def forget_answer(self) -> None:
+        """A new attempt begins: what the one before answered is no longer the answer."""
+        self.response_model = self.response_id = self.finish_reason = None
+        self.usage = Usage()
+        self.time_to_first_chunk = None
+
     @property
     def retries(self) -> int:
         """Attempts after the first."""

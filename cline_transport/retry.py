@@ -7,6 +7,7 @@ gateways send besides.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -25,6 +26,7 @@ __all__ = [
     "RetryThrottle",
     "ServerAdvice",
     "StopReason",
+    "check_number",
     "read_server_advice",
 ]
 
@@ -32,9 +34,10 @@ FORBID_UNKNOWN: Final[Mapping[str, str]] = {"extra": "forbid"}
 """Pydantic's configuration of a policy that `Settings` reads: a misspelt name is an error."""
 
 
-def _check_number(
+def check_number(
     owner: str, name: str, value: object, *, least: float, most: float = math.inf
 ) -> None:
+    """Refuse what is no number, or out of range; the message gives the rule and the value."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         allowed = f">= {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
         raise ValueError(f"{owner}.{name} must be a number {allowed} (got {value!r})")
@@ -71,9 +74,9 @@ class RetryRule:
             raise ValueError(
                 f"RetryRule.max_retries must be a whole number >= 0 (got {self.max_retries!r})"
             )
-        _check_number("RetryRule", "initial", self.initial, least=0)
-        _check_number("RetryRule", "multiplier", self.multiplier, least=1)
-        _check_number("RetryRule", "max_wait", self.max_wait, least=0)
+        check_number("RetryRule", "initial", self.initial, least=0)
+        check_number("RetryRule", "multiplier", self.multiplier, least=1)
+        check_number("RetryRule", "max_wait", self.max_wait, least=0)
 
     def wait(self, retries: int) -> float:
         """Seconds to wait before a retry, `retries` having been spent already."""
@@ -130,10 +133,10 @@ class RetryPolicy:
                 raise ValueError(f"RetryPolicy.rules names {key!r} twice, as text and as a number")
             rules[key] = rule
         object.__setattr__(self, "rules", MappingProxyType(rules))
-        _check_number("RetryPolicy", "max_retry_after", self.max_retry_after, least=0)
-        _check_number("RetryPolicy", "jitter", self.jitter, least=0, most=1)
+        check_number("RetryPolicy", "max_retry_after", self.max_retry_after, least=0, most=86_400)
+        check_number("RetryPolicy", "jitter", self.jitter, least=0, most=1)
         if self.deadline is not None:
-            _check_number("RetryPolicy", "deadline", self.deadline, least=0)
+            check_number("RetryPolicy", "deadline", self.deadline, least=0)
             if self.deadline == 0:
                 raise ValueError("RetryPolicy.deadline must be > 0 seconds, or None (got 0)")
 
@@ -270,6 +273,9 @@ class RetryThrottle:
         self.tokens = min(self.MAX_TOKENS, self.tokens + self.PER_SUCCESS)
 
 
+_SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+
 class ServerAdvice(NamedTuple):
     """What a response's headers say of retrying."""
 
@@ -295,12 +301,9 @@ def read_server_advice(headers: Mapping[str, str], now: float) -> ServerAdvice:
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "")) / unit
-        except ValueError:
-            continue
-        if not math.isnan(seconds):
-            return max(0.0, seconds)
+        value = headers.get(name, "").strip()
+        if _SECONDS.fullmatch(value):
+            return float(value) / unit
     try:
         date = parsedate_to_datetime(headers.get("retry-after", ""))
         return max(0.0, date.timestamp() - now)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast, get_args
 
 from pydantic import Field, field_validator
 from pydantic_settings import (
@@ -22,9 +22,17 @@ from pydantic_settings import (
 )
 
 from cline_transport.inspection import OnError
-from cline_transport.retry import DEFAULT_RULES, FORBID_UNKNOWN, RetryPolicy, RetryRule
+from cline_transport.retry import (
+    DEFAULT_RULES,
+    FORBID_UNKNOWN,
+    RetryPolicy,
+    RetryRule,
+    check_number,
+)
 
 __all__ = ["ErrorSettings", "Settings", "StreamSettings", "TelemetrySettings"]
+
+StreamRetry = Literal["before_content", "buffered", "never"]
 
 _CONFIG = "CLINE_TRANSPORT_CONFIG"
 
@@ -63,6 +71,15 @@ class StreamSettings:
         on_error: What becomes of an error inside a 200 stream: `normalize` (rewritten so that
             every client sees it), `raise` (`StreamError` from the body iterator) or `observe`
             (bytes untouched, telemetry only).
+        retry: How long a failed stream can be retried unseen: `before_content` holds what has no
+            content until the first that has; `buffered` holds the whole stream, for batch work;
+            `never` holds nothing. With `on_error="observe"` nothing is held.
+        hold_bytes: Bytes without content that are held at most.
+        hold_seconds: Seconds for which they are held at most, looked at when more of them come.
+        detect_truncation: Count a stream as failed that ends with neither a finish reason nor
+            `[DONE]`.
+        explicit: Send `"stream": false` with a chat call that says nothing of streaming and
+            accepts JSON, because the API streams by default.
         max_event_bytes: Bytes above which an event passes unread.
 
     Raises:
@@ -77,14 +94,18 @@ class StreamSettings:
     __pydantic_config__: ClassVar[Mapping[str, str]] = FORBID_UNKNOWN
 
     on_error: OnError = "normalize"
+    retry: StreamRetry = "before_content"
+    hold_bytes: int = 256 * 1024
+    hold_seconds: float = 30.0
+    detect_truncation: bool = True
+    explicit: bool = True
     max_event_bytes: int = 8 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        if self.on_error not in ("normalize", "raise", "observe"):
-            raise ValueError(
-                "StreamSettings.on_error must be 'normalize', 'raise' or 'observe' "
-                f"(got {self.on_error!r})"
-            )
+        _check_choice("StreamSettings.on_error", self.on_error, get_args(OnError))
+        _check_choice("StreamSettings.retry", self.retry, get_args(StreamRetry))
+        _check_bytes("StreamSettings.hold_bytes", self.hold_bytes)
+        check_number("StreamSettings", "hold_seconds", self.hold_seconds, least=0)
         _check_bytes("StreamSettings.max_event_bytes", self.max_event_bytes)
 
 
@@ -106,6 +127,12 @@ class TelemetrySettings:
 
     enabled: bool = True
     attempt_spans: bool = True
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        *most, last = map(repr, allowed)
+        raise ValueError(f"{name} must be {', '.join(most)} or {last} (got {value!r})")
 
 
 def _check_bytes(name: str, value: object) -> None:

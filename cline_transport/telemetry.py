@@ -42,9 +42,9 @@ def error_type(error: ErrorInfo) -> str:
         >>> error_type(ErrorInfo(code="rate_limit", message=""))
         'rate_limit'
     """
-    code = str(error.code)
-    fits = isinstance(error.code, int) or _LOW_CARDINALITY.fullmatch(code)
-    return code if fits else "_OTHER"
+    if isinstance(error.code, int):
+        return str(error.code) if 100 <= error.code <= 599 else "_OTHER"
+    return error.code if _LOW_CARDINALITY.fullmatch(error.code) else "_OTHER"
 
 
 def _harmless(
@@ -132,6 +132,9 @@ class CallTelemetry:
     @contextmanager
     def current(self) -> Generator[None, None, None]:
         """Make the call's span the parent of what is started within."""
+        if not self.traced:
+            yield
+            return
         token = context.attach(trace.set_span_in_context(self._span))
         try:
             yield
@@ -141,6 +144,8 @@ class CallTelemetry:
     @_harmless
     def on_attempt(self, attempt: Attempt) -> None:
         """An attempt ended: mark its HTTP span, which is the current one, if there is one."""
+        if not self.traced:
+            return
         span = trace.get_current_span()
         if span is self._span or not span.is_recording():
             return
@@ -170,13 +175,20 @@ class CallTelemetry:
 
     @_harmless
     def end(
-        self, record: CallRecord, *, stream: bool, reason: str | None, cancelled: str | None
+        self,
+        record: CallRecord,
+        *,
+        stream: bool,
+        inspected: bool | None,
+        reason: str | None,
+        cancelled: str | None,
     ) -> None:
         """The call is over: describe it, set the status once, end the span once.
 
         Args:
             record: What became of it.
-            stream: Whether an event stream was delivered.
+            stream: Whether an event stream came.
+            inspected: Whether it could be looked into.
             reason: Why an error was not retried (again).
             cancelled: The name of the exception that cancelled it.
         """
@@ -191,7 +203,7 @@ class CallTelemetry:
                 self._head.host,
                 len(record.attempts),
                 error.code,
-                self._shown(error.message),
+                clip(error.message),
                 error.request_id or "none",
                 error.phase,
                 f", not retried: {reason}" if reason else "",
@@ -199,16 +211,18 @@ class CallTelemetry:
         span = self._span
         try:
             if span.is_recording():
-                span.set_attributes(self._outcome(record, stream=stream))
+                span.set_attributes(self._outcome(record, stream=stream, inspected=inspected))
                 if error is not None:
-                    span.set_status(Status(StatusCode.ERROR, self._shown(error.message)))
+                    span.set_status(Status(StatusCode.ERROR, clip(error.message)))
                 elif cancelled is not None:
                     span.set_attribute(names.ERROR_TYPE, cancelled)
                     span.set_status(Status(StatusCode.ERROR, "cancelled"))
         finally:
             span.end()
 
-    def _outcome(self, record: CallRecord, *, stream: bool) -> dict[str, AttributeValue]:
+    def _outcome(
+        self, record: CallRecord, *, stream: bool, inspected: bool | None
+    ) -> dict[str, AttributeValue]:
         usage, error = record.usage, record.error
         values: dict[str, AttributeValue | None] = {
             names.RESPONSE_ID: record.response_id,
@@ -222,18 +236,11 @@ class CallTelemetry:
             names.REQUEST_ID: record.request_id,
             names.RETRY_COUNT: record.retries,
             names.STREAM_COMPLETED: record.completed if stream else None,
+            names.STREAM_INSPECTED: False if inspected is False else None,
         }
         if error is not None:
             values[names.ERROR_TYPE] = error_type(error)
             values[names.ERROR_CODE] = str(error.code)
-            values[names.ERROR_MESSAGE] = self._shown(error.message)
+            values[names.ERROR_MESSAGE] = clip(error.message)
             values[names.ERROR_PHASE] = error.phase
         return {name: value for name, value in values.items() if value is not None}
-
-    def _shown(self, message: str) -> str:
-        """A server's message, short, on one line, and without the key should it repeat it."""
-        for name in ("authorization", "x-api-key"):
-            secret = self._head.headers.get(name, "").rpartition(" ")[2]
-            if len(secret) >= 4:
-                message = message.replace(secret, "[redacted]")
-        return clip(message)

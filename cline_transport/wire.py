@@ -26,6 +26,7 @@ __all__ = [
     "as_mapping",
     "as_status",
     "as_text",
+    "clean",
     "clip",
     "describe",
     "dump_json",
@@ -34,6 +35,7 @@ __all__ = [
     "load_json",
     "normalize_error_body",
     "read_chunk_error",
+    "read_error_object",
     "read_json_error",
     "status_for",
     "write_error",
@@ -97,12 +99,17 @@ class WireError(NamedTuple):
 
     code: Code | None
     message: str
-    metadata: Mapping[str, Any] = MappingProxyType({})
+    metadata: Mapping[str, Any] = {}
+
+
+def clean(text: str) -> str:
+    """`text` without lone surrogates, which no exporter can encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def clip(text: str, limit: int = MAX_MESSAGE) -> str:
-    """Cut `text` at `limit` characters and put it on one line."""
-    line = " ".join(text.split()) if len(text) <= 4 * limit else " ".join(text[: 4 * limit].split())
+    """Cut `text` at `limit` characters and put it on one line, fit to be shown and exported."""
+    line = " ".join(clean(text[: 4 * limit]).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -187,11 +194,18 @@ def _code(value: object) -> Code | None:
     return value if isinstance(value, int) else as_text(value)
 
 
-def _read_error_object(error: Mapping[str, Any]) -> WireError:
+def read_error_object(error: Mapping[str, Any]) -> WireError:
+    """An `error` object: its code if it has one, a message in any case, its metadata."""
     message = as_text(error.get("message"))
     code = _code(error.get("code"))
-    metadata = as_mapping(error.get("metadata")) or MappingProxyType({})
+    metadata = as_mapping(error.get("metadata")) or {}
     return WireError(code, message or describe(code, as_status(code)), metadata)
+
+
+def _details(error: object) -> Mapping[str, Any] | None:
+    """An `error` object with something in it; some servers send an empty one with good answers."""
+    details = as_mapping(error)
+    return details if details and any(details.values()) else None
 
 
 def read_chunk_error(chunk: object) -> WireError | None:
@@ -207,13 +221,13 @@ def read_chunk_error(chunk: object) -> WireError | None:
         entry = as_mapping(choice)
         if entry is None:
             continue
-        inner = as_mapping(entry.get("error"))
+        inner = _details(entry.get("error"))
         if inner or entry.get("finish_reason") == "error":
-            return _read_error_object(inner or as_mapping(top.get("error")) or {})
+            return read_error_object(inner or _details(top.get("error")) or {})
     error = top.get("error")
-    details = as_mapping(error)
+    details = _details(error)
     if details:
-        return _read_error_object(details)
+        return read_error_object(details)
     text = as_text(error)
     return WireError(None, text) if text else None
 
@@ -269,7 +283,7 @@ def normalize_error_body(
 
     details = as_mapping(top.get("error"))
     if details is not None and as_text(details.get("message")):
-        error = _read_error_object(details)
+        error = read_error_object(details)
         return NormalizedBody(error._replace(code=_code_or(error.code, status_code)), None)
     oauth, description = as_text(top.get("error")), as_text(top.get("error_description"))
     if oauth and description:

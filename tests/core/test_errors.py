@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from cline_transport import CallRecord, ErrorInfo, error_info
 from cline_transport.errors import EXTENSION, REQUEST_RECORD, connection_code
+from cline_transport.httpx import StreamError
 from cline_transport.wire import TRANSIENT
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1/chat/completions")
@@ -128,8 +132,8 @@ def test_an_exception_is_explained_by_its_response_then_its_request_then_its_cau
 
 
 def test_an_exception_with_a_good_response_is_none() -> None:
-    good = httpx.HTTPStatusError("m", request=REQUEST, response=response(200, {}))
-    assert error_info(good) is not None  # it has a request: something went wrong with it
+    assert error_info(httpx.HTTPStatusError("m", request=REQUEST, response=response(302))) is None
+    assert error_info(httpx.TooManyRedirects("m", request=REQUEST)) is None
     lonely: Any = RuntimeError("m")
     lonely.response = response(200, {})
     assert error_info(lonely) is None
@@ -139,7 +143,8 @@ def test_an_exception_with_a_good_response_is_none() -> None:
 
 def test_an_exception_without_request_or_response_properties_that_raise() -> None:
     found = error_info(httpx.ConnectError(""))  # its `request` raises RuntimeError
-    assert found is None
+    assert found is not None
+    assert (found.code, found.message) == ("connect_error", "ConnectError")
 
 
 def test_the_sdks_exception_from_a_stream_is_explained_by_its_body() -> None:
@@ -167,7 +172,9 @@ def test_our_own_exception_carries_its_info() -> None:
         (httpx.ReadError("m"), "connection_closed"),
         (httpx.WriteError("m"), "connection_closed"),
         (httpx.CloseError("m"), "connection_closed"),
-        (httpx.RemoteProtocolError("m"), "connection_closed"),
+        (httpx.RemoteProtocolError("Server disconnected"), "connection_closed"),
+        (httpx.RemoteProtocolError("illegal header line"), "protocol_error"),
+        (httpx.ProxyError("407 Proxy Authentication Required"), "proxy_refused"),
         (httpx.ProxyError("m"), "proxy_error"),
         (httpx.LocalProtocolError("m"), "LocalProtocolError"),
         (httpx.UnsupportedProtocol("m"), "UnsupportedProtocol"),
@@ -244,6 +251,30 @@ def test_every_transient_failure_has_an_advice_of_its_own() -> None:
     for code in TRANSIENT:
         info = ErrorInfo(code=code, message="m", retryable=True)
         assert info.advice != "Report it with the details below"
+
+
+def test_an_exception_that_is_its_own_cause_is_followed_once() -> None:
+    exc = RuntimeError("m")
+    exc.__cause__ = exc
+    assert error_info(exc) is None
+
+
+def test_a_model_that_cannot_be_dumped_is_no_error() -> None:
+    class Broken:
+        def model_dump(self) -> object:
+            raise ValueError("m")
+
+    assert error_info(Broken()) is None
+    assert error_info(Broken) is None
+
+
+def test_an_error_info_can_be_pickled_copied_and_turned_into_a_dict() -> None:
+    info = ErrorInfo(code=1, message="m")
+    assert pickle.loads(pickle.dumps(info)) == info  # noqa: S301 -- our own bytes
+    assert copy.deepcopy(info) == info
+    assert dataclasses.asdict(info)["metadata"] == {}
+    raised = StreamError(info)
+    assert pickle.loads(pickle.dumps(raised)).info == info  # noqa: S301 -- our own bytes
 
 
 def test_odd_objects_are_looked_at_without_harm() -> None:

@@ -155,12 +155,15 @@ def test_a_ceiling_lowers_a_rules_retries() -> None:
         ({"retry-after-ms": "2500"}, 2.5),
         ({"retry-after-ms": "2500", "retry-after": "9"}, 2.5),
         ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
-        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after-ms": "-1", "retry-after": "30"}, 30.0),
+        ({"retry-after": "1_0"}, None),
+        ({"retry-after": "9" * 400}, math.inf),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
         ({"retry-after": "Tue, 32 Nov 2023 22:13:50 GMT"}, None),
-        ({"retry-after": "1e999"}, math.inf),
+        ({"retry-after": "1e999"}, None),
         ({}, None),
     ],
 )
@@ -304,7 +307,10 @@ def test_a_bad_rule_names_the_rule_and_the_value(arguments: dict[str, Any], mess
     [
         ({"jitter": 2}, "RetryPolicy.jitter must be a number between 0 and 1 (got 2)"),
         ({"jitter": False}, "RetryPolicy.jitter must be a number between 0 and 1 (got False)"),
-        ({"max_retry_after": -1}, "RetryPolicy.max_retry_after must be a number >= 0 (got -1)"),
+        (
+            {"max_retry_after": -1},
+            "RetryPolicy.max_retry_after must be a number between 0 and 86400 (got -1)",
+        ),
         ({"deadline": -1}, "RetryPolicy.deadline must be a number >= 0 (got -1)"),
         ({"deadline": 0}, "RetryPolicy.deadline must be > 0 seconds, or None (got 0)"),
         (

@@ -199,7 +199,7 @@ def test_and_the_wires_own_exception(rig: Rig, api: Simulator, url: str) -> None
         ("server_error", 502, 4),
         ("context_length_exceeded", 400, 1),
         ("content_filter", 400, 1),
-        ("unknown_thing", 502, 4),
+        ("unknown_thing", 502, 1),
         (503, 503, 4),
         (402, 402, 1),
     ],
@@ -259,7 +259,7 @@ def test_a_good_json_answer_passes_byte_for_byte(
 ) -> None:
     sent = json.dumps(body, indent=1).encode()
     api.enqueue(raw(200, sent, *JSON))
-    answer = rig.client().post(f"{api.base_url}/responses", json=CHAT)
+    answer = rig.client().post(f"{api.base_url}/chat/completions", json=CHAT)
     assert (answer.status, answer.body) == (200, sent)
     assert answer.headers["content-length"] == str(len(sent))
     assert answer.record.completed

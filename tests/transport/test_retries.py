@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cline_transport import RetryPolicy, RetryRule, Settings
-from cline_transport.simulator import Reply, Simulator
+from cline_transport.simulator import Gate, Reply, Simulator
 
 from .conftest import CHAT, Rig, unread
 
@@ -291,10 +291,11 @@ def test_a_read_timeout_is_not_retried(rig: Rig, api: Simulator, url: str) -> No
     assert len(api.requests) == 1
 
 
+@unread
 def test_a_full_pool_is_not_retried(rig: Rig, api: Simulator, url: str) -> None:
     inner = rig.inner(limits=rig.library.Limits(max_connections=1))
     client = rig.client(rig.transport(inner))
-    api.enqueue(Reply.stream("held"))
+    api.enqueue(Reply.stream("held", gate=Gate(2)))
     held = client.open("POST", url, json=CHAT)
     answer = client.post(url, json=CHAT, timeout=rig.library.Timeout(10, pool=0.05))
     assert isinstance(answer.exception, rig.exception("PoolTimeout"))

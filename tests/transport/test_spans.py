@@ -127,7 +127,7 @@ def test_a_failed_connection_has_no_request_id(rig: Rig, url: str, api: Simulato
 def test_an_error_in_a_stream_shows_on_the_call_and_lasts_until_its_end(
     rig: Rig, api: Simulator, url: str
 ) -> None:
-    gate = Gate()
+    gate = Gate(2)  # the role and a first word
     api.enqueue(Reply.stream("one two", error="rate_limit", gate=gate))
     client = traced(rig)
     response = client.open("POST", url, json=CHAT)

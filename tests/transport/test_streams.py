@@ -122,10 +122,13 @@ def test_raise_delivers_what_came_before_and_then_raises(
 def test_raise_raises_for_an_event_that_was_never_ended_too(
     rig: Rig, api: Simulator, url: str
 ) -> None:
-    body = [b'data: {"choices":[{"finish_reason":"error","error":{"code":"rate_limit"}}]}']
+    body = [
+        b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n',
+        b'data: {"choices":[{"finish_reason":"error","error":{"code":"rate_limit"}}]}',
+    ]
     api.enqueue(Reply.raw(200, headers=[("content-type", "text/event-stream")], body=body))
     answer = rig.client(rig.transport(settings=stream_settings("raise"))).post(url, json=CHAT)
-    assert answer.body == b""
+    assert contents(answer.body) == ("Hi", [])
     assert isinstance(answer.exception, rig.ours.StreamError)
     assert str(answer.exception) == "rate_limit: Rate limit hit during generation"
 
@@ -143,12 +146,11 @@ def test_observe_leaves_the_bytes_and_knows(rig: Rig, api: Simulator, url: str, 
 
 
 def test_each_event_leaves_before_the_next_one_comes(rig: Rig, api: Simulator, url: str) -> None:
-    gate = Gate()
+    gate = Gate(2)  # the role, which is held, and the first word
     api.enqueue(Reply.stream("a b c d", gate=gate, error="rate_limit"))
     client = rig.client()
     response = client.open("POST", url, json=CHAT)
     events = 0
-    gate.release()
     for chunk in client.chunks(response):
         events += chunk.count(b"\n\n")
         gate.release()  # only now does the server write the next event
@@ -184,13 +186,15 @@ def test_a_stream_of_another_kind_passes_byte_for_byte(
     assert answer.record.error is None
 
 
-def test_an_encoded_stream_is_passed_on_as_it_is(rig: Rig, api: Simulator, url: str) -> None:
+def test_a_stream_of_an_unknown_encoding_is_passed_on_as_it_is(
+    rig: Rig, api: Simulator, url: str
+) -> None:
     body = b"\x1f\x8b not really"
-    headers = [("content-type", "text/event-stream"), ("content-encoding", "gzip")]
+    headers = [("content-type", "text/event-stream"), ("content-encoding", "x-secret")]
     api.enqueue(Reply.raw(200, headers=headers, body=[body]))
     answer = rig.client().post(url, json=CHAT)
     assert answer.body == body
-    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.headers["content-encoding"] == "x-secret"
 
 
 def test_a_connection_lost_in_mid_stream_raises_the_wires_own_exception(
@@ -243,12 +247,11 @@ def test_a_stream_that_is_closed_at_done_is_complete(rig: Rig, api: Simulator, u
 
 @unread
 def test_iterating_again_goes_on_where_it_stopped(rig: Rig, api: Simulator, url: str) -> None:
-    gate = Gate()
+    gate = Gate(2)
     api.enqueue(Reply.stream("a b c", gate=gate))
     client = rig.client()
     response = client.open("POST", url, json=CHAT)
     chunks = client.chunks(response)
-    gate.release()
     first = next(chunks)
     gate.release(20)
     rest = b"".join(client.chunks(_Again(response)))

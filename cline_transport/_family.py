@@ -1,0 +1,77 @@
+"""What a family's page tells the loops of its library."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from cline_transport._protocols import RequestLike, ResponseLike
+from cline_transport.errors import ErrorInfo
+
+__all__ = ["Family", "check_transport"]
+
+RequestT = TypeVar("RequestT", bound=RequestLike)
+ResponseT = TypeVar("ResponseT", bound=ResponseLike)
+
+
+class Family(Protocol[RequestT, ResponseT]):
+    """What a family's page tells the loops of its library."""
+
+    @property
+    def name(self) -> str:
+        """`httpx` or `httpx2`."""
+        ...
+
+    @property
+    def transport_error(self) -> type[Exception]:
+        """The base of what the wire raises."""
+        ...
+
+    def attempt_request(
+        self, request: RequestT, extensions: dict[str, Any], body: bytes | None
+    ) -> RequestT:
+        """The request with other extensions, and another body where one is given."""
+        ...
+
+    def body_of(self, request: RequestT) -> bytes | None:
+        """The body, where it can be sent twice."""
+        ...
+
+    def decoder(self, encoding: str) -> Any:
+        """The library's own decoder for a content encoding."""
+        ...
+
+    def edit(
+        self, response: ResponseT, status: int, headers: list[tuple[bytes, bytes]], stream: Any
+    ) -> ResponseT:
+        """The response with another status, headers and stream."""
+        ...
+
+    def byte_stream(self, body: bytes) -> Any:
+        """A stream of this body, sync and async."""
+        ...
+
+    def stream_error(self, info: ErrorInfo) -> Exception:
+        """The family's `StreamError`."""
+        ...
+
+
+def check_transport(
+    transport: object, wanted: type, other_colour: type, *, family: str, use: str
+) -> None:
+    """Refuse a transport of another family or colour.
+
+    Raises:
+        TypeError: It names the rule, what was given and which class to use.
+    """
+    if isinstance(transport, wanted):
+        return
+    module = type(transport).__module__.partition(".")[0]
+    given = f"{module}.{type(transport).__name__}"
+    if isinstance(transport, other_colour):
+        hint = f"it is of the other colour: use {use}"
+    else:
+        hint = "cline_transport.httpx is for httpx, cline_transport.httpx2 for httpx2"
+    # Not the class's own __module__: openai writes its name into what it exports of its library.
+    raise TypeError(
+        f"transport must be an instance of {family}.{wanted.__name__} (got {given}; {hint})"
+    )
