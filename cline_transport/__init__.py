@@ -18,6 +18,7 @@ from cline_transport._version import __version__
 
 if TYPE_CHECKING:
     from cline_transport._attach import attach
+    from cline_transport._overrides import override
     from cline_transport.errors import ErrorInfo, error_info
     from cline_transport.httpx import AsyncClineTransport, ClineTransport
     from cline_transport.record import Attempt, CallRecord
@@ -40,6 +41,7 @@ __all__ = [
     "__version__",
     "attach",
     "error_info",
+    "override",
 ]
 
 # Loaded when asked for: importing the package loads neither a client library nor pydantic.
@@ -58,6 +60,7 @@ _HOME = {
     "TelemetrySettings": "settings",
     "attach": "_attach",
     "error_info": "errors",
+    "override": "_overrides",
 }
 
 

@@ -96,6 +96,7 @@ class Exchange(Generic[RequestT, ResponseT]):
             chat=self._call.chat,
             model=self._call.record.model,
             stream=self._call.streaming,
+            enabled=settings.telemetry.enabled,
         )
         self._raise: ErrorInfo | None = None
         self._reason: str | None = None
@@ -126,6 +127,11 @@ class Exchange(Generic[RequestT, ResponseT]):
     def transport_error(self) -> type[Exception]:
         """The family's `TransportError`."""
         return self._family.transport_error
+
+    @property
+    def attempt_spans(self) -> bool:
+        """Whether attempts get HTTP spans."""
+        return self._call.settings.telemetry.attempt_spans
 
     @property
     def telemetry(self) -> CallTelemetry:

@@ -13,6 +13,7 @@ from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 from cline_transport._exchange import EXCHANGE, Exchange
 from cline_transport._family import Family
 from cline_transport._http_spans import AttemptSpans
+from cline_transport._overrides import effective
 from cline_transport._protocols import Clock, RequestLike, ResponseLike
 from cline_transport.retry import RetryThrottle
 from cline_transport.settings import Settings
@@ -51,12 +52,12 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         self._family = family
         self._transport = transport
         self._body = body
-        self._telemetry = Telemetry(tracer_provider, enabled=self.settings.telemetry.enabled)
+        self._telemetry = Telemetry(tracer_provider)
         self._throttle = RetryThrottle()
 
     def handle(self, request: RequestT) -> ResponseT:
         """Send the request, as often as the policy says; return the response to deliver."""
-        settings = self.settings
+        settings = effective(self.settings, request.extensions)
         if not settings.enabled:
             plain: ResponseT = self.spans.plain(request)
             return plain
@@ -86,7 +87,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         request = exchange.begin(wait)
         send = self._exchange
         telemetry = exchange.telemetry
-        ours = telemetry.traced and self.settings.telemetry.attempt_spans
+        ours = telemetry.traced and exchange.attempt_spans
         if ours or self.spans.adopted is not None:
             try:
                 with telemetry.current():

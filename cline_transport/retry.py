@@ -26,6 +26,7 @@ __all__ = [
     "RetryThrottle",
     "ServerAdvice",
     "StopReason",
+    "check_flags",
     "check_number",
     "read_server_advice",
 ]
@@ -41,6 +42,14 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         allowed = f">= {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
         raise ValueError(f"{owner}.{name} must be a number {allowed} (got {value!r})")
+
+
+def check_flags(owner: object, *names: str) -> None:
+    """Refuse what is neither `True` nor `False`."""
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, bool):
+            raise ValueError(f"{type(owner).__name__}.{name} must be True or False (got {value!r})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +135,7 @@ class RetryPolicy:
     throttle: bool = True
 
     def __post_init__(self) -> None:
+        check_flags(self, "enabled", "throttle")
         rules: dict[Code, RetryRule] = {}
         for code, rule in self.rules.items():
             key = _rule_key(code)

@@ -27,6 +27,7 @@ from cline_transport.retry import (
     FORBID_UNKNOWN,
     RetryPolicy,
     RetryRule,
+    check_flags,
     check_number,
 )
 
@@ -60,6 +61,7 @@ class ErrorSettings:
     max_body_bytes: int = 1024 * 1024
 
     def __post_init__(self) -> None:
+        check_flags(self, "normalize")
         _check_bytes("ErrorSettings.max_body_bytes", self.max_body_bytes)
 
 
@@ -102,6 +104,7 @@ class StreamSettings:
     max_event_bytes: int = 8 * 1024 * 1024
 
     def __post_init__(self) -> None:
+        check_flags(self, "detect_truncation", "explicit")
         _check_choice("StreamSettings.on_error", self.on_error, get_args(OnError))
         _check_choice("StreamSettings.retry", self.retry, get_args(StreamRetry))
         _check_bytes("StreamSettings.hold_bytes", self.hold_bytes)
@@ -127,6 +130,9 @@ class TelemetrySettings:
 
     enabled: bool = True
     attempt_spans: bool = True
+
+    def __post_init__(self) -> None:
+        check_flags(self, "enabled", "attempt_spans")
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

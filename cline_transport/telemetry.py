@@ -67,25 +67,27 @@ class Telemetry:
 
     Args:
         tracer_provider: Where spans go; the global provider by default.
-        enabled: `False`: no spans; the log lines stay.
     """
 
     __slots__ = ("_tracer",)
 
-    def __init__(
-        self, tracer_provider: TracerProvider | None = None, *, enabled: bool = True
-    ) -> None:
-        self._tracer = None
-        if enabled:
-            self._tracer = trace.get_tracer(
-                names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL
-            )
+    def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
 
     def start(
-        self, head: RequestHead, *, chat: bool, model: str | None, stream: bool | None
+        self,
+        head: RequestHead,
+        *,
+        chat: bool,
+        model: str | None,
+        stream: bool | None,
+        enabled: bool,
     ) -> CallTelemetry:
-        """Start the span of a call: `chat {model}`, or `{METHOD}` for any other endpoint."""
-        if self._tracer is None or not is_instrumentation_enabled():
+        """Start the span of a call: `chat {model}`, or `{METHOD}` for any other endpoint.
+
+        Without it (`enabled=False`) the log lines stay.
+        """
+        if not enabled or not is_instrumentation_enabled():
             return CallTelemetry(trace.INVALID_SPAN, head)
         port = head.port or _DEFAULT_PORTS.get(head.scheme)
         attributes: dict[str, AttributeValue] = {names.SERVER_ADDRESS: head.host}

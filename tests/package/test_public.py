@@ -31,6 +31,7 @@ NAMES = {
     "__version__",
     "attach",
     "error_info",
+    "override",
 }
 
 
