@@ -109,7 +109,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
     async def _exchange_traced(
         self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT
     ) -> ResponseT:
-        request.extensions[EXCHANGE].traced = True
+        request.extensions[EXCHANGE][0].traced = True
         return await self._exchange_beneath(send, request)
 
     async def _exchange_beneath(
@@ -122,7 +122,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT
     ) -> ResponseT:
         """Send, and read what has to be read before the attempt can be ruled on."""
-        exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE]
+        exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE].pop()
         exchange.sent = True
         try:
             response = await send(request)
@@ -138,7 +138,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
             exchange.received(raw, complete=complete)
         finally:
             if not exchange.passes_on:
-                await _close(response.stream if exchange.rest is None else exchange.rest)
+                await _end(response.stream if exchange.rest is None else exchange.rest, exchange)
         return response
 
     async def _read(
@@ -181,6 +181,13 @@ async def _failing(exc: Exception) -> AsyncIterator[bytes]:
     yield
 
 
+async def _end(stream: Any, exchange: Exchange[Any, Any]) -> None:
+    """Close what is not delivered; a stream that said why it failed is read to its end first."""
+    if isinstance(stream, _Resumed) and exchange.at_error and exchange.network_stream is not None:
+        await _drain(stream.rest)
+    await _close(stream)
+
+
 async def _close(stream: Any) -> None:
     # Cancelled or not: a connection must not stay checked out.
     with anyio.CancelScope(shield=True):
@@ -200,19 +207,19 @@ class _Resumed:
 
     def __init__(self, chunks: list[bytes], rest: AsyncIterator[bytes], stream: Any) -> None:
         self._chunks = chunks
-        self._rest = rest
+        self.rest = rest
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self._chunks:
             yield chunk
         self._chunks.clear()
-        async for chunk in self._rest:
+        async for chunk in self.rest:
             yield chunk
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-        await _finish(self._rest)
+        await _finish(self.rest)
 
 
 class AsyncBody:

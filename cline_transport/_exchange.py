@@ -49,7 +49,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         "_family",
         "_held",
         "_held_since",
-        "_held_size",
+        "_held_size", "_network",
         "_plan",
         "_raise",
         "_reader",
@@ -100,6 +100,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         )
         self._raise: ErrorInfo | None = None
         self._reason: str | None = None
+        self._network: Any = None
         self._forget()
         request.extensions[REQUEST_RECORD] = self._call.record
 
@@ -150,7 +151,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         timeouts = self._call.timeouts(given.get("timeout"), now)
         if timeouts is not None:
             extensions["timeout"] = timeouts
-        extensions[EXCHANGE] = self
+        extensions[EXCHANGE] = [self]  # emptied when used: a pool keeps requests, and would keep us
         return self._family.attempt_request(self._request, extensions, self._send)
 
     def plan(self, response: ResponseT) -> BodyPlan:
@@ -305,6 +306,8 @@ class Exchange(Generic[RequestT, ResponseT]):
             stream = self._family.byte_stream(read if rewritten is None else rewritten)
             self._call.record.completed = verdict.error is None
             self._end()
+        self._network = _network_stream(response.extensions)
+        self.response = self.rest = None  # they refer to the stream, which refers to us
         return self._family.edit(response, status, headers, stream)
 
     def take_held(self) -> bytes:
@@ -351,10 +354,13 @@ class Exchange(Generic[RequestT, ResponseT]):
     @property
     def network_stream(self) -> Any:
         """The connection of an HTTP/1.1 response, where its transport shows it; else `None`."""
-        extensions = cast("ResponseT", self.response).extensions
-        if extensions.get("http_version") != b"HTTP/1.1":
-            return None
-        return extensions.get("network_stream")
+        response = self.response
+        return self._network if response is None else _network_stream(response.extensions)
+
+    @property
+    def at_error(self) -> bool:
+        """Whether a stream has said why it failed: hardly anything can follow."""
+        return self._reader is not None and self._reader.failure is not None
 
     @property
     def at_done(self) -> bool:
@@ -415,3 +421,9 @@ class Exchange(Generic[RequestT, ResponseT]):
             reason=self._reason,
             cancelled=cancelled,
         )
+
+
+def _network_stream(extensions: Mapping[str, Any]) -> Any:
+    if extensions.get("http_version") != b"HTTP/1.1":
+        return None
+    return extensions.get("network_stream")

@@ -110,7 +110,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
     def _exchange_traced(
         self, send: Callable[[RequestT], ResponseT], request: RequestT
     ) -> ResponseT:
-        request.extensions[EXCHANGE].traced = True
+        request.extensions[EXCHANGE][0].traced = True
         return self._exchange_beneath(send, request)
 
     def _exchange_beneath(
@@ -121,7 +121,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
 
     def _exchange(self, send: Callable[[RequestT], ResponseT], request: RequestT) -> ResponseT:
         """Send, and read what has to be read before the attempt can be ruled on."""
-        exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE]
+        exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE].pop()
         exchange.sent = True
         try:
             response = send(request)
@@ -137,7 +137,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
             exchange.received(raw, complete=complete)
         finally:
             if not exchange.passes_on:
-                (response.stream if exchange.rest is None else exchange.rest).close()
+                _end(response.stream if exchange.rest is None else exchange.rest, exchange)
         return response
 
     def _read(
@@ -180,18 +180,25 @@ def _failing(exc: Exception) -> Iterator[bytes]:
     yield
 
 
+def _end(stream: Any, exchange: Exchange[Any, Any]) -> None:
+    """Close what is not delivered; a stream that said why it failed is read to its end first."""
+    if isinstance(stream, _Resumed) and exchange.at_error:
+        _drain(stream.rest, exchange.network_stream)
+    stream.close()
+
+
 class _Resumed:
     """A stream of which some chunks were read ahead."""
 
     def __init__(self, chunks: list[bytes], rest: Iterator[bytes], stream: Any) -> None:
         self._chunks = chunks
-        self._rest = rest
+        self.rest = rest
         self._stream = stream
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._chunks
         self._chunks.clear()
-        yield from self._rest
+        yield from self.rest
 
     def close(self) -> None:
         self._stream.close()

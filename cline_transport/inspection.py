@@ -225,16 +225,17 @@ class StreamReader:
     def finish(self) -> bytes:
         """The end of the stream: what is left of it, and what has to be said of it."""
         rest = self._splitter.flush()
-        out = b""
-        if rest and not self._stopped:
-            out = self._inspect(rest)
+        data = parse_event(rest).data or b""
+        whole = load_json(data) is not None or data.strip() == b"[DONE]"
+        out = rest
+        if rest and (whole or not self._chunks):
+            out = b"" if self._stopped else self._inspect(rest)
         if self._truncated():
             event = None if self._on_error == "raise" else _rewrite(b"", None, _TRUNCATED)
             self.failure = StreamFailure(_TRUNCATED, event, self.committed)
             # Half an event would spoil the error's: it goes no further. A whole one is ended.
-            whole = rest and load_json(parse_event(rest).data or b"") is not None
             out = (rest + b"\n\n" if whole else b"") + (event or b"")
-        return b"" if self._on_error == "observe" else out
+        return b"" if self._on_error == "observe" or (self._stopped and not whole) else out
 
     def _truncated(self) -> bool:
         if not self._detect or self.failure is not None or self._opaque:

@@ -329,3 +329,23 @@ def test_any_bytes_at_all_raise_nothing(chunks: list[bytes], on_error: OnError) 
     for chunk in chunks:
         subject.feed(chunk)
     subject.finish()
+
+
+def test_an_event_that_cannot_be_rewritten_passes_as_it_is() -> None:
+    deep = b'{"a":' * 900 + b"1" + b"}" * 900
+    event = b'data: {"choices":[{"finish_reason":"error"}],"x":' + deep + b"}\n\n"
+    stream = reader()
+    for _ in range(3):
+        assert stream.feed(event)
+    stream.finish()
+
+
+def test_an_inspection_that_fails_lets_the_event_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr("cline_transport.inspection.read_chunk_error", broken)
+    stream = reader()
+    assert stream.feed(CLINE) == CLINE
+    assert stream.finish() == b""
+    assert stream.failure is None

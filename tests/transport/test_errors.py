@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cline_transport import ErrorSettings, RetryPolicy, Settings, error_info
-from cline_transport.simulator import Reply, Simulator
+from cline_transport.simulator import Gate, Reply, Simulator
 
 from .conftest import CHAT, Rig, unread
 
@@ -282,3 +282,101 @@ def test_a_redirect_and_an_empty_answer_pass(rig: Rig, api: Simulator, url: str)
     client = rig.client()
     assert client.post(url, json=CHAT).status == 307
     assert client.post(url, json=CHAT).status == 204
+
+
+# --- what is somebody else's ---
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "no such method"}},
+        {"status": "failed", "error": "out of disk"},
+        {"choices": [{"finish_reason": "error"}]},
+    ],
+)
+def test_an_error_field_of_another_endpoint_is_its_own(
+    rig: Rig, api: Simulator, body: object
+) -> None:
+    sent = json.dumps(body).encode()
+    api.enqueue(raw(200, sent, *JSON))
+    answer = rig.client().post(f"{api.base_url}/mcp", json={})
+    assert (answer.status, answer.body, len(api.requests)) == (200, sent, 1)
+
+
+def test_json_of_another_endpoint_passes_piece_by_piece(rig: Rig, api: Simulator) -> None:
+    gate = Gate(1)
+    parts = [b'{"event":1}\n', b'{"event":2}\n']
+    api.enqueue(Reply.raw(200, headers=JSON, body=parts, gate=gate))
+    client = rig.client()
+    response = client.open("GET", f"{api.base_url}/watch")
+    chunks = client.chunks(response)
+    assert next(chunks) == parts[0]
+    gate.release()
+    assert b"".join(chunks) == parts[1]
+    client.close(response)
+
+
+def test_a_good_answer_with_an_empty_error_is_good(rig: Rig, api: Simulator, url: str) -> None:
+    body = {"choices": [{"finish_reason": "stop"}], "error": {"message": "", "code": None}}
+    api.enqueue(raw(200, json.dumps(body).encode(), *JSON))
+    assert rig.client().post(url, json=CHAT).status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"choices":[],"usage":{"cost":1' + b"0" * 400 + b"}}",
+        b'{"choices":[],"usage":{"prompt_tokens":1' + b"0" * 40 + b"}}",
+        b'{"choices":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
+)
+def test_numbers_and_depths_beyond_reason_pass(
+    rig: Rig, api: Simulator, url: str, body: bytes
+) -> None:
+    api.enqueue(raw(200, body, *JSON))
+    answer = rig.client().post(url, json=CHAT)
+    assert (answer.status, answer.body) == (200, body)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_an_inspection_that_fails_lets_the_bytes_pass(
+    rig: Rig, api: Simulator, url: str, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr("cline_transport.call.load_json", broken)
+    monkeypatch.setattr("cline_transport.call.normalize_error_body", broken)
+    api.enqueue(*[raw(status, b"{}", *JSON)] * 4)
+    answer = rig.client().post(url, json=CHAT)
+    assert (answer.status, answer.body) == (status, b"{}")
+
+
+def test_an_exception_of_the_applications_own_comes_out_of_the_reading(
+    sync_rig: Rig, url: str
+) -> None:
+    class TimeLimitError(Exception):
+        """As a task queue raises it from a signal."""
+
+    sent: list[str] = []
+
+    class Slow(sync_rig.library.SyncByteStream):  # type: ignore[misc,name-defined]
+        def __iter__(self) -> Any:
+            yield b"{"
+            raise TimeLimitError
+
+    def handler(_: Any) -> Any:
+        sent.append("sent")
+        return sync_rig.library.Response(503, stream=Slow())
+
+    client = sync_rig.client(sync_rig.transport(sync_rig.library.MockTransport(handler)))
+    assert isinstance(client.post(url, json=CHAT).exception, TimeLimitError)
+    assert sent == ["sent"]
+
+
+def test_a_status_that_changed_has_its_own_reason_phrase(
+    rig: Rig, api: Simulator, url: str
+) -> None:
+    api.enqueue(Reply.json_error_in_200(402))
+    assert rig.client().post(url, json=CHAT).response.reason_phrase == "Payment Required"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from opentelemetry.instrumentation import httpx as instrumentation
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -14,8 +17,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
+from wrapt import FunctionWrapper
 
-from cline_transport import RetryPolicy, Settings, StreamSettings, TelemetrySettings
+from cline_transport import RetryPolicy, Settings, StreamSettings, TelemetrySettings, attach
 from cline_transport.simulator import Gate, Reply, Simulator
 
 from .conftest import CHAT, Rig, unread
@@ -409,8 +413,6 @@ def passing_on(rig: Rig) -> Any:
 
 
 def test_another_patch_of_the_method_is_left_alone(rig: Rig, api: Simulator, url: str) -> None:
-    from wrapt import FunctionWrapper  # noqa: PLC0415 -- what other vendors patch with
-
     calls: list[str] = []
 
     def note(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
@@ -546,3 +548,145 @@ def test_a_failing_hook_fails_no_call(
         assert len(api.requests) == 4
     [outer] = [s for s in rig.spans.get_finished_spans() if s.name == "outer"]
     assert attributes(outer) == {}
+
+
+# --- an application's instrumentation is never lost ---
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(enabled=False),
+        Settings(telemetry=TelemetrySettings(enabled=False)),
+        Settings(telemetry=TelemetrySettings(attempt_spans=False)),
+        None,  # and no OpenTelemetry SDK for us
+    ],
+    ids=["disabled", "telemetry off", "attempt spans off", "no SDK"],
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_client_that_the_application_instrumented_keeps_its_span(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any, settings: Settings | None, when: str
+) -> None:
+    plain = rig.plain()
+    api.enqueue(Reply.completion("a"))
+    if when == "before":
+        instrumentor.instrument_client(plain.raw, tracer_provider=rig.provider)
+    attach(plain.raw, settings=settings)
+    if when == "after":
+        instrumentor.instrument_client(plain.raw, tracer_provider=rig.provider)
+    with rig.provider.get_tracer("application").start_as_current_span("outer") as outer:
+        plain.post(url, json=CHAT)
+    _, [attempt, _] = rig.finished()
+    assert attempt.name == "POST"
+    assert attempt.parent is not None
+    if settings is not None:
+        assert attempt.parent.span_id == outer.get_span_context().span_id
+    rig.spans.clear()
+    instrumentor.uninstrument_client(plain.raw)
+    api.enqueue(Reply.completion("a"))
+    plain.post(url, json=CHAT)
+    assert rig.spans.get_finished_spans() == ()
+
+
+def test_a_mock_that_was_instrumented_can_be_attached_to(rig: Rig, instrumentor: Any) -> None:
+    def handler(_: Any) -> Any:
+        return rig.library.Response(204)
+
+    client = rig.client(rig.library.MockTransport(handler))
+    instrumentor.instrument_client(client.raw, tracer_provider=rig.provider)
+    attach(client.raw)
+    assert client.request("GET", "http://127.0.0.1/").status == 204
+    assert len(rig.spans.get_finished_spans()) == 1
+
+
+def test_another_patch_beneath_the_instrumentation_stays(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any
+) -> None:
+    calls: list[str] = []
+
+    def note(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        calls.append("call")
+        return wrapped(*args, **kwargs)
+
+    method = "handle_request" if rig.is_sync else "handle_async_request"
+    client = traced(rig)
+    transport = client.raw._transport
+    setattr(transport, method, FunctionWrapper(getattr(transport, method), note))
+    instrumentor.instrument_client(client.raw, tracer_provider=rig.provider)
+    three_attempts(api)
+    client.post(url, json=CHAT)
+    check_three_attempts(rig)
+    instrumentor.uninstrument_client(client.raw)
+    three_attempts(api)
+    client.post(url, json=CHAT)
+    check_three_attempts(rig)
+    assert calls == ["call", "call"]
+
+
+def test_an_interruption_in_a_hook_leaves_no_connection_checked_out(
+    sync_rig: Rig, api: Simulator, url: str
+) -> None:
+    def hook(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    inner = sync_rig.inner()
+    client = traced(sync_rig, inner=inner)
+    kind = {"httpx": "HTTPXClientInstrumentor", "httpx2": "HTTPX2ClientInstrumentor"}
+    instrument = getattr(instrumentation, kind[sync_rig.family]).instrument_client
+    instrument(client.raw, tracer_provider=sync_rig.provider, response_hook=hook)
+    api.enqueue(Reply.stream("a b", gate=Gate(2)))
+    with pytest.raises(KeyboardInterrupt):
+        client.raw.post(url, json=CHAT)
+    assert inner._pool.connections == []
+
+
+def test_a_cancellation_in_a_hook_leaves_none_either(
+    async_rig: Rig, api: Simulator, url: str
+) -> None:
+    scopes: list[anyio.CancelScope] = []
+
+    async def hook(*_: Any) -> None:
+        scopes[0].cancel()
+        await anyio.lowlevel.checkpoint()
+
+    inner = async_rig.inner()
+    client = traced(async_rig, inner=inner)
+    kind = {"httpx": "HTTPXClientInstrumentor", "httpx2": "HTTPX2ClientInstrumentor"}
+    instrument = getattr(instrumentation, kind[async_rig.family]).instrument_client
+    instrument(client.raw, tracer_provider=async_rig.provider, response_hook=hook)
+    api.enqueue(Reply.completion("a"))
+
+    async def go() -> None:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            await client.raw.post(url, json=CHAT)
+
+    client.run(go)
+    assert [c for c in inner._pool.connections if not c.is_idle()] == []
+
+
+def test_what_a_server_writes_is_made_fit_for_a_log_and_an_exporter(
+    rig: Rig, api: Simulator, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "SECRET-KEY-123"
+    body = json.dumps(
+        {"error": {"code": f"{secret}\nWARNING forged {'A' * 9000}", "message": f"\ud83d {secret}"}}
+    )
+    api.enqueue(Reply.raw(400, headers=[("content-type", "application/json")], body=body.encode()))
+    with caplog.at_level(logging.DEBUG, "cline_transport"):
+        answer = traced(rig).post(
+            url,
+            content=b'{"model": "m\\ud83d"}',
+            headers={"api-key": secret, "authorization": "Bearer other-key"},
+        )
+    [call], [attempt] = rig.finished()
+    info = answer.record.error
+    assert info is not None
+    told = caplog.text + str(call.to_json()) + str(attempt.to_json()) + info.report()
+    assert secret not in told
+    for record in caplog.records:
+        assert len(record.getMessage()) < 2000
+        assert "\n" not in record.getMessage()
+    for text in (call.name, call.status.description or "", str(attributes(call))):
+        text.encode()
+    assert attributes(call)["error.type"] == "_OTHER"
