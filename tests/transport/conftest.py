@@ -101,7 +101,7 @@ class Client:
         request = self.raw.build_request(method, url, **options)
         return self.run(lambda: self.raw.send(request, stream=True))
 
-    def chunks(self, response: Any) -> Iterator[bytes]:
+    def chunks(self, response: Any) -> Generator[bytes, None, None]:
         """The body as it comes, undecoded."""
         if self.portal is None:
             yield from response.iter_raw()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import cline_transport
 from cline_transport import (
+    ErrorInfo,
     ErrorSettings,
     RetryPolicy,
     Settings,
@@ -152,6 +154,12 @@ def test_what_a_mock_answers_is_looked_at_like_any_other(rig: Rig) -> None:
     assert page.json()["error"]["message"] == "Forbidden"
     assert client.post("http://127.0.0.1/chat/completions").status == 402
     assert client.post("http://127.0.0.1/stream").status == 429
+
+
+def test_its_exception_crosses_a_process_boundary(rig: Rig) -> None:
+    info = ErrorInfo(code="rate_limit", message="m")
+    raised = pickle.loads(pickle.dumps(rig.ours.StreamError(info)))  # noqa: S301 -- our own bytes
+    assert raised.info == info
 
 
 def test_the_response_belongs_to_the_callers_request(rig: Rig, api: Simulator, url: str) -> None:

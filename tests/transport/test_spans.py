@@ -640,6 +640,7 @@ def test_an_interruption_in_a_hook_leaves_no_connection_checked_out(
     assert inner._pool.connections == []
 
 
+@unread
 def test_a_cancellation_in_a_hook_leaves_none_either(
     async_rig: Rig, api: Simulator, url: str
 ) -> None:
@@ -654,7 +655,7 @@ def test_a_cancellation_in_a_hook_leaves_none_either(
     kind = {"httpx": "HTTPXClientInstrumentor", "httpx2": "HTTPX2ClientInstrumentor"}
     instrument = getattr(instrumentation, kind[async_rig.family]).instrument_client
     instrument(client.raw, tracer_provider=async_rig.provider, response_hook=hook)
-    api.enqueue(Reply.completion("a"))
+    api.enqueue(Reply.stream("a b", gate=Gate(2)))
 
     async def go() -> None:
         with anyio.CancelScope() as scope:

@@ -461,6 +461,36 @@ def test_a_server_that_goes_on_after_done_is_not_waited_for(
     assert subject.post(url, json=CHAT).status == 200
 
 
+@unread
+def test_an_asynchronous_one_that_is_dropped_ends_its_span_too(
+    async_rig: Rig, api: Simulator, url: str
+) -> None:
+    import gc  # noqa: PLC0415 -- this test's subject
+
+    subject = async_rig.client(async_rig.transport(traced=True))
+    api.enqueue(Reply.stream("a b c", gate=Gate(2)))
+    response = subject.open("POST", url, json=CHAT)
+    del response
+    gc.collect()
+    assert len(async_rig.finished()[0]) == 1
+
+
+@unread
+def test_what_comes_after_done_is_read_for_a_moment_only(
+    rig: Rig, api: Simulator, url: str
+) -> None:
+    api.enqueue(events(WORD, STOP, DONE, *[COMMENT] * 100))
+    subject = client(rig)
+    response = subject.open("POST", url, json=CHAT)
+    chunks = subject.chunks(response)
+    body = b""
+    while b"[DONE]" not in body:
+        body += next(chunks)
+    subject.close(response)
+    chunks.close()
+    assert response.extensions["cline_transport"].completed
+
+
 def test_a_body_that_is_dropped_unread_ends_its_span(
     sync_rig: Rig, api: Simulator, url: str
 ) -> None:
