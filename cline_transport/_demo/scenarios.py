@@ -122,6 +122,23 @@ SCENARIOS: Final = (
         expected=Expected(text="Hello there from", error=openai.APIError, code="server_error"),
     ),
     Scenario(
+        title="An error before the first word",
+        point="HTTP says 200 here too. Nothing was delivered yet: retried, and never seen.",
+        way="stream",
+        replies=lambda gate: (
+            Reply.stream(_SENTENCE, error="rate_limit", error_after=0, comments=2),
+            Reply.stream(_SENTENCE, gate=gate),
+        ),
+        expected=Expected(text=_SENTENCE, attempts=2),
+    ),
+    Scenario(
+        title="An answer that just stops",
+        point="No finish reason, no [DONE], no error: without the transport it looks complete.",
+        way="stream",
+        replies=lambda gate: (Reply.stream(_SENTENCE, cut_after=3, gate=gate),),
+        expected=Expected(text="Hello there from", error=openai.APIError, code="stream_truncated"),
+    ),
+    Scenario(
         title="503 once, then good, with AsyncOpenAI",
         point="The same policy under asyncio.",
         way="stream_async",
