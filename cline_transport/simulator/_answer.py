@@ -44,7 +44,8 @@ class AnswerOptions(TypedDict, total=False):
     newline: Newline
     """What ends a line of the stream. Default LF."""
     split: int | None
-    """Write the stream in pieces of so many bytes. Default: one write per event."""
+    """Write the stream, as it is after encoding, in pieces of so many bytes. Default: one write
+    per event."""
     error: str | int | None
     """The code of an error chunk, which ends the stream. Default none."""
     error_message: str | None
@@ -108,12 +109,8 @@ class Answer:
         object.__setattr__(self, "parts", tuple(words if self.chunks is None else self.chunks))
 
     def stream(self, model: str) -> tuple[bytes, ...]:
-        """The body as a stream, one element for each write."""
-        events = tuple(self._events(model))
-        if self.split is None:
-            return events
-        body = b"".join(events)
-        return tuple(body[at : at + self.split] for at in range(0, len(body), self.split))
+        """The body as a stream, one element for each event; not yet encoded, not yet split."""
+        return tuple(self._events(model))
 
     def document(self, model: str) -> bytes:
         """The body as one JSON document; an error is in it in the same shape as in a stream."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import uuid
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from cline_transport.simulator._answer import Answer, AnswerOptions, ErrorShape
 from cline_transport.simulator._documented import message_for
+from cline_transport.simulator._encoding import Encoding, encoder_for
 
 if TYPE_CHECKING:
     import sys
@@ -40,6 +41,25 @@ class Reply:
       `content-length` among them takes the place of the reply's own. Default none.
     - `request_id`: the `x-request-id`. Default `...`: a unique `req_<hex>`, since the
       documentation asks for it in support requests; `None`: no such header.
+    - `encoding`: the body is sent in this content encoding, whatever the request accepts:
+      `"gzip"`, `"deflate"` (the zlib format), `"br"` or `"zstd"`; default none. In a stream each
+      event is flushed, so that the client can decode it at once, and the encoding's last bytes
+      come only if `then` is `"end"` (or `cut_at` counts them). `br` needs the package `brotli`,
+      `zstd` needs `zstandard` or `backports.zstd` before Python 3.14; without it the reply cannot
+      be made (`ImportError`).
+
+    Options of the replies that may have a stream or any bytes (`ok`, `stream`, `raw`):
+
+    - `then`: what comes after the body. `"end"` (default) ends it as HTTP should, `"close"` closes
+      the connection instead, `"reset"` resets it (HTTP/2: the stream alone), `"stall"` sends
+      nothing more and holds the connection open.
+    - `gate`: holds each write back until there is a permit for it. Default none.
+    - `cut_at`: the body breaks off after so many bytes, counted as they are written (after the
+      encoding, before HTTP's framing), and then comes what `then` says. With `"end"` a content
+      length is that of the rest, otherwise that of the whole. Default: not cut; a body that is
+      not longer is sent whole.
+    - `drip`: `(n, seconds)`: the body is written in pieces of n bytes with so many seconds
+      between one and the next. Default none.
 
     A value out of range is a `ValueError` that names it.
 
@@ -57,6 +77,9 @@ class Reply:
     then: Then = "end"
     gate: Gate | None = None
     request_id: str | EllipsisType | None = ...
+    encoding: Encoding | None = None
+    cut_at: int | None = None
+    drip: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
         if self.status is not None and self.status not in range(200, 600):
@@ -64,6 +87,21 @@ class Reply:
         if self.then not in get_args(Then):
             allowed = ", ".join(get_args(Then))
             raise ValueError(f"then must be one of {allowed} (got {self.then!r})")
+        if self.cut_at is not None and self.cut_at < 0:
+            raise ValueError(f"cut_at must be >= 0 (got {self.cut_at})")
+        if self.drip is not None:
+            size, seconds = self.drip
+            if size < 1 or not 0 <= seconds < math.inf:
+                raise ValueError(
+                    f"drip must be a number of bytes >= 1 and of seconds >= 0 (got {self.drip})"
+                )
+            if isinstance(self.body, Answer) and self.body.split is not None:
+                raise ValueError("split and drip exclude each other (got both)")
+        if self.encoding is not None:
+            if self.encoding not in get_args(Encoding):
+                allowed = ", ".join(get_args(Encoding))
+                raise ValueError(f"encoding must be one of {allowed} (got {self.encoding!r})")
+            encoder_for(self.encoding)  # a package that is missing is told here, not in the server
 
     @classmethod
     def ok(
@@ -74,13 +112,16 @@ class Reply:
         gate: Gate | None = None,
         headers: Headers = (),
         request_id: str | EllipsisType | None = ...,
+        encoding: Encoding | None = None,
+        cut_at: int | None = None,
+        drip: tuple[int, float] | None = None,
         **options: Unpack[AnswerOptions],
     ) -> Reply:
         """Answer as asked: JSON if the request has `"stream": false`, otherwise a stream.
 
         (On the Cline API `stream` is true when it is missing.) The options are those of
-        `stream`; in JSON an `error` keeps its shape, the document is sent whole, `then`
-        comes after it, and what only a stream can have does nothing.
+        `stream`; in JSON an `error` keeps its shape, the document is sent whole (or up to
+        `cut_at`), `then` comes after it, and what only a stream can have does nothing.
         Example: `Reply.ok("Hello", cost=0.001)`.
         """
         return cls(
@@ -89,6 +130,9 @@ class Reply:
             then=then,
             gate=gate,
             request_id=request_id,
+            encoding=encoding,
+            cut_at=cut_at,
+            drip=drip,
         )
 
     @classmethod
@@ -100,6 +144,9 @@ class Reply:
         gate: Gate | None = None,
         headers: Headers = (),
         request_id: str | EllipsisType | None = ...,
+        encoding: Encoding | None = None,
+        cut_at: int | None = None,
+        drip: tuple[int, float] | None = None,
         **options: Unpack[AnswerOptions],
     ) -> Reply:
         """Answer with a stream, whatever was asked for.
@@ -110,11 +157,13 @@ class Reply:
         `error_shape`, `cut_after`, `model`, `response_id`).
 
         `then` is what comes after the last event (with `cut_after`: after so many content
-        chunks): `"end"` ends the body, `"close"` closes the connection in the middle of it,
-        `"reset"` resets it, `"stall"` sends nothing more and holds the connection open.
-        `gate` holds each event back.
+        chunks; with `cut_at`: after so many bytes): `"end"` ends the body, `"close"` closes the
+        connection in the middle of it, `"reset"` resets it, `"stall"` sends nothing more and holds
+        the connection open. `gate` holds each event back.
 
-        Example: `Reply.stream("one two three", cut_after=2, then="close")`.
+        Examples: `Reply.stream("one two three", cut_after=2, then="close")`,
+        `Reply.stream("one two three", encoding="gzip", cut_at=100, then="close")`,
+        `Reply.stream("one two three", drip=(16, 0.05))`: 16 bytes every 50 ms.
         """
         return cls(
             headers=_pairs(headers),
@@ -122,6 +171,9 @@ class Reply:
             then=then,
             gate=gate,
             request_id=request_id,
+            encoding=encoding,
+            cut_at=cut_at,
+            drip=drip,
         )
 
     @classmethod
@@ -131,6 +183,7 @@ class Reply:
         *,
         headers: Headers = (),
         request_id: str | EllipsisType | None = ...,
+        encoding: Encoding | None = None,
         **options: Unpack[AnswerOptions],
     ) -> Reply:
         """Answer with one JSON document, whatever was asked for.
@@ -142,6 +195,7 @@ class Reply:
             headers=_pairs(headers),
             body=Answer(text=text, mode="json", **options),
             request_id=request_id,
+            encoding=encoding,
         )
 
     @classmethod
@@ -175,6 +229,7 @@ class Reply:
         retry_after_ms: float | None = None,
         headers: Headers = (),
         request_id: str | EllipsisType | None = ...,
+        encoding: Encoding | None = None,
     ) -> Reply:
         """Answer with an HTTP error in the documented format.
 
@@ -195,9 +250,10 @@ class Reply:
             waits.append(("retry-after-ms", _number(retry_after_ms)))
         return cls(
             status=status,
-            headers=_typed(JSON, (*waits, *_pairs(headers))),
+            headers=typed(JSON, (*waits, *_pairs(headers))),
             body=json.dumps({"error": error}, ensure_ascii=False).encode(),
             request_id=request_id,
+            encoding=encoding,
         )
 
     @classmethod
@@ -208,13 +264,15 @@ class Reply:
         html: str = HTML,
         headers: Headers = (),
         request_id: str | EllipsisType | None = ...,
+        encoding: Encoding | None = None,
     ) -> Reply:
         """Answer with a page, as a proxy before the API does. Example: `Reply.html(502)`."""
         return cls(
             status=status,
-            headers=_typed("text/html; charset=utf-8", _pairs(headers)),
+            headers=typed("text/html; charset=utf-8", _pairs(headers)),
             body=html.encode(),
             request_id=request_id,
+            encoding=encoding,
         )
 
     @classmethod
@@ -227,12 +285,16 @@ class Reply:
         then: Then = "end",
         gate: Gate | None = None,
         request_id: str | EllipsisType | None = ...,
+        encoding: Encoding | None = None,
+        cut_at: int | None = None,
+        drip: tuple[int, float] | None = None,
     ) -> Reply:
         """Answer with exactly these headers and bytes.
 
         `bytes` are sent with a content length (unless `headers` have one), a sequence in
         chunked transfer encoding, one chunk and one write per element. An empty sequence is an
-        empty chunked body. `then` and `gate` as in `stream`.
+        empty chunked body. `then` and `gate` as in `stream`. An encoding that `encoding` does not
+        know, or bytes that are encoded already, have their `content-encoding` in `headers`.
 
         Example: `Reply.raw(200, headers={"content-length": "9"}, body=b"{}", then="close")`.
         """
@@ -243,71 +305,31 @@ class Reply:
             then=then,
             gate=gate,
             request_id=request_id,
+            encoding=encoding,
+            cut_at=cut_at,
+            drip=drip,
         )
 
     @classmethod
     def close(cls) -> Reply:
-        """Read the request, then close the connection without a response."""
+        """Read the request, then close the connection without a response.
+
+        Over HTTP/2 the other streams of the connection end with it.
+        """
         return cls(status=None, then="close", request_id=None)
 
     @classmethod
     def reset(cls) -> Reply:
-        """Read the request, then reset the connection (TCP RST) without a response."""
+        """Read the request, then reset the connection (TCP RST) without a response.
+
+        Over HTTP/2 the stream alone is reset (`RST_STREAM` with `INTERNAL_ERROR`).
+        """
         return cls(status=None, then="reset", request_id=None)
 
     @classmethod
     def stall(cls) -> Reply:
         """Read the request and never answer, until the client goes or the simulator stops."""
         return cls(status=None, then="stall", request_id=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
-    """A reply made out for one request: what the connection writes, whatever the protocol."""
-
-    status: int | None
-    headers: tuple[tuple[str, str], ...]
-    pieces: tuple[bytes, ...]
-    then: Then
-    gate: Gate | None
-    request_id: str | None
-
-
-def respond(reply: Reply, body: bytes) -> Response:
-    """Make `reply` out for a request with this `body`."""
-    content, headers = _content(reply, body)
-    request_id = reply.request_id
-    if isinstance(request_id, EllipsisType):
-        request_id = f"req_{uuid.uuid4().hex}"
-    if request_id is not None:
-        headers = (*headers, ("x-request-id", request_id))
-    if isinstance(content, bytes):
-        if not _has(headers, "content-length"):
-            headers = (*headers, ("content-length", str(len(content))))
-        content = (content,) if content else ()
-    return Response(
-        status=reply.status,
-        headers=headers,
-        pieces=content,
-        then=reply.then,
-        gate=reply.gate,
-        request_id=request_id,
-    )
-
-
-def _content(
-    reply: Reply, body: bytes
-) -> tuple[bytes | tuple[bytes, ...], tuple[tuple[str, str], ...]]:
-    if not isinstance(reply.body, Answer):
-        return reply.body, reply.headers
-    asked = json_object(body) or {}
-    model = asked.get("model")
-    model = model if isinstance(model, str) else "simulator"
-    answer = reply.body
-    if answer.mode == "json" or (answer.mode == "as_asked" and asked.get("stream") is False):
-        return answer.document(model), _typed(JSON, reply.headers)
-    headers = (*reply.headers, ("cache-control", "no-cache"))
-    return answer.stream(model), _typed(EVENT_STREAM, headers)
 
 
 def json_object(body: bytes) -> dict[str, object] | None:
@@ -319,11 +341,13 @@ def json_object(body: bytes) -> dict[str, object] | None:
     return cast("dict[str, object]", document) if isinstance(document, dict) else None
 
 
-def _typed(content_type: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    return headers if _has(headers, "content-type") else (("content-type", content_type), *headers)
+def typed(content_type: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """`headers` with this content type, unless they have one."""
+    return headers if has(headers, "content-type") else (("content-type", content_type), *headers)
 
 
-def _has(headers: tuple[tuple[str, str], ...], name: str) -> bool:
+def has(headers: tuple[tuple[str, str], ...], name: str) -> bool:
+    """Whether `name`, in lower case, is among `headers`."""
     return any(key.lower() == name for key, _ in headers)
 
 

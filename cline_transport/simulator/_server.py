@@ -9,13 +9,13 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cline_transport.simulator._http1 import Connection
+from cline_transport.simulator._connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from cline_transport.simulator._http1 import Incoming
-    from cline_transport.simulator._reply import Response
+    from cline_transport.simulator._request import Incoming
+    from cline_transport.simulator._response import Response
 
 
 class Server:

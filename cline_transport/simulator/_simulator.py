@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cline_transport.simulator._gateway import Gateway
-from cline_transport.simulator._reply import Reply, respond
-from cline_transport.simulator._request import ReceivedRequest
+from cline_transport.simulator._reply import Reply
+from cline_transport.simulator._request import Incoming, ReceivedRequest
+from cline_transport.simulator._response import respond
 from cline_transport.simulator._server import Server
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     else:
         from typing_extensions import Self
 
-    from cline_transport.simulator._http1 import Incoming
-    from cline_transport.simulator._reply import Response
+    from cline_transport.simulator._response import Response
 
 
 class Simulator:
@@ -41,6 +41,13 @@ class Simulator:
     - `host`: the address to listen on, default `127.0.0.1`.
     - `api_key`: the key it accepts.
     - `models`: further model ids that give good answers.
+    - `respond`: called with each request, before the queue is looked at, in the server's thread and
+      one request at a time; its `Reply` is the answer, `None` (as for no `respond`, the default)
+      leaves the request to the queue. It must not wait for a client. If it raises, that is logged
+      and the connection is dropped. The attribute of the same name may be set at any time.
+
+    It speaks HTTP/1.1, and HTTP/2 without TLS to clients that begin with it (prior knowledge, as
+    `httpx.HTTPTransport(http1=False, http2=True)` does), for which `h2` must be installed.
 
     All methods may be called from any thread, but do wait for the server's own thread; stopping
     takes no longer than closing the connections. It may be started again after it was stopped.
@@ -50,8 +57,15 @@ class Simulator:
         with Simulator() as api:
             api.enqueue(Reply.error(503), Reply.ok("Hello"))
             client = openai.OpenAI(base_url=api.base_url, api_key=api.api_key)
+
+        # By request, whatever comes first.
+        with Simulator(respond=lambda r: Reply.error(503) if "x-bad" in r.headers else None) as api:
+            ...
         ```
     """
+
+    respond: Callable[[ReceivedRequest], Reply | None] | None
+    """What is asked first for an answer. Example: `api.respond = lambda request: Reply.ok()`."""
 
     def __init__(
         self,
@@ -60,8 +74,10 @@ class Simulator:
         host: str = "127.0.0.1",
         api_key: str = "sk-simulator",
         models: Iterable[str] = (),
+        respond: Callable[[ReceivedRequest], Reply | None] | None = None,
     ) -> None:
         self.api_key = api_key
+        self.respond = respond
         self._port = port
         self._host = host
         self._gateway = Gateway(api_key, models)
@@ -193,6 +209,9 @@ class Simulator:
         with self._changed:
             self._changed.notify_all()
 
+    def _next(self, request: ReceivedRequest) -> Reply:
+        return self._queue.popleft() if self._queue else self._gateway.answer(request)
+
     def _answer(self, connection: int, incoming: Incoming) -> Response:
         request = ReceivedRequest(
             time=time.monotonic(),
@@ -202,9 +221,12 @@ class Simulator:
             headers=incoming.headers,
             body=bytes(incoming.body),
             connection=connection,
+            http_version=incoming.http_version,
         )
+        # Not under the lock: what it does takes as long as it takes.
+        asked = None if self.respond is None else self.respond(request)
         with self._changed:
-            reply = self._queue.popleft() if self._queue else self._gateway.answer(request)
+            reply = asked or self._next(request)
             response = respond(reply, request.body)
             self._requests.append(replace(request, request_id=response.request_id))
             self._changed.notify_all()

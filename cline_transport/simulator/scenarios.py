@@ -7,9 +7,10 @@ again: a simulator that runs for hours shows the same to every call.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 
 from cline_transport.simulator._documented import HTTP_ERRORS, STREAM_ERRORS
+from cline_transport.simulator._encoding import Encoding
 from cline_transport.simulator._reply import Reply
 
 if TYPE_CHECKING:
@@ -44,6 +45,16 @@ def always(reply: Reply) -> Callable[[int], Reply]:
 
 def _mid_stream(code: str, shape: ErrorShape, after: int) -> Callable[[int], Reply]:
     return always(Reply.ok(error=code, error_shape=shape, error_after=after))
+
+
+def _encoded(encoding: Encoding) -> Callable[[int], Reply]:
+    def reply(_: int) -> Reply:
+        try:
+            return Reply.ok(encoding=encoding)
+        except ImportError as error:  # in the server the answer alone can say what is missing
+            return Reply.error(501, message=str(error))
+
+    return reply
 
 
 def _table() -> dict[str, Scenario]:
@@ -96,7 +107,12 @@ def _table() -> dict[str, Scenario]:
         "sim/reset": Scenario("the connection is reset without an answer", always(Reply.reset())),
         "sim/stall": Scenario("no answer, ever", always(Reply.stall())),
         "sim/comments": Scenario("ten keep-alive comments first", always(Reply.ok(comments=10))),
+        "sim/drip": Scenario("64 bytes every 50 ms", always(Reply.ok(drip=(64, 0.05)))),
     }
+    for encoding in get_args(Encoding):
+        table[f"sim/encoding/{encoding}"] = Scenario(
+            f"a good answer in the content encoding {encoding}, accepted or not", _encoded(encoding)
+        )
     return table
 
 

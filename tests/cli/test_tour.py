@@ -67,8 +67,8 @@ def test_every_scenario_ends_as_documented() -> None:
     least = [2, 1, 1, 2, 4, 1, 1]
     assert len(sleeps.waits) == len(least)
     assert all(a <= b <= a * 1.25 for a, b in zip(least, sleeps.waits, strict=True))
-    assert out.count("as expected, with 1 attempt on the wire") == 5
-    assert out.count("as expected, with 2 attempts on the wire") == 3
+    assert out.count("as expected, with 1 attempt on the wire") == 6
+    assert out.count("as expected, with 2 attempts on the wire") == 4
     assert out.count("as expected, with 4 attempts on the wire") == 1
     assert "each ended as expected" in out.splitlines()[-1]
     assert '4. Immediate or mid-stream: mid-stream (finish_reason: "error")' in out

@@ -273,7 +273,7 @@ def test_a_reply_that_http_forbids_is_logged_and_drops_the_connection(
         http.post("chat/completions", json=ask())
     cline_api.wait_for(lambda: cline_api.connections_open == 0)
     (record,) = caplog.records
-    assert (record.levelno, record.name) == (logging.ERROR, "cline_transport.simulator._http1")
+    assert (record.levelno, record.name) == (logging.ERROR, "cline_transport.simulator._connection")
     assert record.exc_info is not None
     assert "Too much data" in str(record.exc_info[1])
 

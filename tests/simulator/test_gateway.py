@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import openai
@@ -203,6 +204,27 @@ def test_a_connection_can_be_lost(sdk: openai.OpenAI, model: str) -> None:
 def test_a_model_can_stall(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.APITimeoutError):
         text_of(sdk.with_options(timeout=openai.Timeout(20.0, read=0.01)), "sim/stall")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+def test_an_encoding_is_a_model(http: httpx.Client, sdk: openai.OpenAI, encoding: str) -> None:
+    response = http.post("chat/completions", json=ask(model=f"sim/encoding/{encoding}"))
+    assert response.headers["content-encoding"] == encoding
+    assert text_of(sdk, f"sim/encoding/{encoding}") == GOOD
+
+
+def test_an_encoding_that_is_not_installed_is_told(
+    monkeypatch: pytest.MonkeyPatch, http: httpx.Client
+) -> None:
+    for module in ("brotli", "brotlicffi"):
+        monkeypatch.setitem(sys.modules, module, None)
+    response = http.post("chat/completions", json=ask(model="sim/encoding/br"))
+    assert response.status_code == 501
+    assert "pip install brotli" in response.json()["error"]["message"]
+
+
+def test_a_model_can_drip() -> None:
+    assert SCENARIOS["sim/drip"].reply(1) == Reply.ok(drip=(64, 0.05))
 
 
 def test_every_scenario_says_what_it_is() -> None:

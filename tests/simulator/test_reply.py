@@ -41,6 +41,24 @@ if TYPE_CHECKING:
             lambda: Reply.stream(error_after=1),
             "error_after and error_message need an error (got None)",
         ),
+        (lambda: Reply.raw(cut_at=-1), "cut_at must be >= 0 (got -1)"),
+        (
+            lambda: Reply.raw(drip=(0, 1)),
+            "drip must be a number of bytes >= 1 and of seconds >= 0 (got (0, 1))",
+        ),
+        (
+            lambda: Reply.ok(drip=(1, -1)),
+            "drip must be a number of bytes >= 1 and of seconds >= 0 (got (1, -1))",
+        ),
+        (
+            lambda: Reply.stream(drip=(1, float("inf"))),
+            "drip must be a number of bytes >= 1 and of seconds >= 0 (got (1, inf))",
+        ),
+        (lambda: Reply.ok(drip=(1, 1), split=1), "split and drip exclude each other (got both)"),
+        (
+            lambda: Reply.html(encoding="rot13"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            "encoding must be one of gzip, deflate, br, zstd (got 'rot13')",
+        ),
         (
             lambda: Reply.stream(error="x", cut_after=1),
             "error and cut_after exclude each other (got both)",

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 import cline_transport.simulator
-from cline_transport.simulator import Gate, Reply, Simulator, serve_forever
+from cline_transport.simulator import Gate, ReceivedRequest, Reply, Simulator, serve_forever
 
 from .support import PATIENCE, ask
 
@@ -120,6 +120,34 @@ def test_replies_are_served_in_order_and_forgotten_by_a_reset(cline_api: Simulat
     assert get_models(cline_api) == 200
     assert (len(seen), len(cline_api.requests)) == (4, 1)
     assert seen[0].time <= seen[-1].time <= time.monotonic()
+
+
+def test_a_request_can_be_answered_by_a_function(caplog: pytest.LogCaptureFixture) -> None:
+    def respond(request: ReceivedRequest) -> Reply | None:
+        # Whatever a test may ask in it: no lock is held.
+        seen.append((request.path, request.request_id, len(api.requests)))
+        wanted = request.headers.get("x-status")
+        return None if wanted is None else Reply.error(int(wanted))
+
+    def status(wanted: str = "") -> int:
+        headers = {"authorization": f"Bearer {api.api_key}"}
+        headers |= {"x-status": wanted} if wanted else {}
+        url = f"{api.base_url}/models"
+        return httpx.get(url, headers=headers, trust_env=False, timeout=PATIENCE).status_code
+
+    seen: list[tuple[str, str | None, int]] = []
+    with Simulator(respond=respond) as api:
+        api.enqueue(Reply.error(503))
+        assert [status("418"), status(), status()] == [418, 503, 200]
+        assert seen == [("/api/v1/models", None, count) for count in range(3)]
+        with pytest.raises(httpx.TransportError):
+            status("no number")
+        assert "invalid literal for int()" in caplog.text
+        api.respond = lambda _: Reply.error(402)
+        assert status() == 402
+        api.respond = None
+        assert status() == 200
+    assert len(seen) == 4
 
 
 def test_waiting_for_what_does_not_come_is_an_error(cline_api: Simulator) -> None:
