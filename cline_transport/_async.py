@@ -183,7 +183,7 @@ async def _failing(exc: Exception) -> AsyncIterator[bytes]:
 
 async def _end(stream: Any, exchange: Exchange[Any, Any]) -> None:
     """Close what is not delivered; a stream that said why it failed is read to its end first."""
-    if isinstance(stream, _Resumed) and exchange.at_error and exchange.network_stream is not None:
+    if isinstance(stream, _Resumed) and exchange.at_error:
         await _drain(stream.rest)
     await _close(stream)
 
