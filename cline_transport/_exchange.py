@@ -400,9 +400,16 @@ class Exchange(Generic[RequestT, ResponseT]):
 
     def _finish(self, reader: StreamReader) -> bytes:
         """The reader's last word; with an encoding, after what the decoder still has."""
-        out = b""
-        if self._decoder is not None and not self._observes:
+        if self._decoder is None or self._observes:
+            return reader.finish()
+        try:
             out = reader.feed(self._decoder.flush())
+        except Exception:
+            # An encoding without its end: of an answer that is not whole, this is how it shows.
+            out = reader.finish()
+            if reader.failure is None and not reader.complete:
+                raise
+            return out
         return out + reader.finish()
 
     def _note_failure(self, reader: StreamReader) -> None:

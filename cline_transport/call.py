@@ -237,7 +237,7 @@ class Call:
                 request_id=head.headers.get("x-request-id"),
             )
         self._end_attempt(now, head, error)
-        ruling = self._rule(error, ServerAdvice(), now=now, random=random)
+        ruling = self._rule(error, None, now=now, random=random)
         if isinstance(ruling, RetryDecision):
             return Try(ruling.wait, error)
         self.record.error = error
@@ -382,14 +382,14 @@ class Call:
         )
 
     def _rule(
-        self, error: ErrorInfo, advice: ServerAdvice, *, now: float, random: float
+        self, error: ErrorInfo, advice: ServerAdvice | None, *, now: float, random: float
     ) -> RetryDecision | GiveUp:
-        connection = error.phase == "connection"
+        """Ask the policy; `advice` is `None` where an exception, not a response, would come out."""
         # An error inside a 2xx has its code to be ruled on, not the status it is delivered under.
         on_the_wire = self.record.attempts[-1].status_code
         status = on_the_wire if on_the_wire is not None and on_the_wire >= 400 else None
         # The SDK counts its own retries: then it is retrying this failure already.
-        above = connection and self._head.headers.get("x-stainless-retry-count", "0") not in (
+        above = advice is None and self._head.headers.get("x-stainless-retry-count", "0") not in (
             "",
             "0",
         )
@@ -397,7 +397,7 @@ class Call:
             error.code,
             status,
             retries=self.record.retries,
-            advice=advice,
+            advice=advice or ServerAdvice(),
             elapsed=now - self._started,
             random=random,
             throttle=self._throttle,

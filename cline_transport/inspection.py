@@ -237,10 +237,13 @@ class StreamReader:
             out = (rest + b"\n\n" if whole else b"") + (event or b"")
         return b"" if self._on_error == "observe" or (self._stopped and not whole) else out
 
+    @property
+    def complete(self) -> bool:
+        """Whether the answer has come to its end: a finish reason, or `[DONE]`."""
+        return self.done or self._finished
+
     def _truncated(self) -> bool:
-        if not self._detect or self.failure is not None or self._opaque:
-            return False
-        if self.done or self._finished:
+        if not self._detect or self.failure is not None or self._opaque or self.complete:
             return False
         return self._chunks or (self._endpoint and not self._events)
 

@@ -242,18 +242,18 @@ def test_a_stream_that_is_no_chat_has_no_end_to_miss(
     assert answer.record.error is None
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"content": "x"},
-        {"reasoning": "x"},
-        {"reasoning_details": [{}]},
-        {"refusal": "no"},
-        {"tool_calls": [{}]},
-        {"function_call": {"name": "f"}},
-        {"audio": {"id": "a"}},
-    ],
-)
+CONTENTS: list[dict[str, Any]] = [
+    {"content": "x"},
+    {"reasoning": "x"},
+    {"reasoning_details": [{}]},
+    {"refusal": "no"},
+    {"tool_calls": [{}]},
+    {"function_call": {"name": "f"}},
+    {"audio": {"id": "a"}},
+]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
 def test_content_is_more_than_text(
     rig: Rig, api: Simulator, url: str, content: dict[str, Any]
 ) -> None:
@@ -550,3 +550,29 @@ def test_it_is_only_for_chat_that_wants_json_and_a_setting(
     subject = client(rig, explicit=explicit)
     subject.post(f"{api.base_url}/{path}", content=b'{"a":1}', headers={"accept": accept})
     assert api.requests[0].body == b'{"a":1}'
+
+
+def test_an_encoding_without_its_end_is_no_failure_of_a_whole_answer(
+    rig: Rig, api: Simulator, url: str
+) -> None:
+    sent = b"".join(zstd_parts(ROLE + WORD + STOP + DONE))
+    api.enqueue(events(sent, content_encoding="zstd"))
+    answer = client(rig).post(url, json=CHAT)
+    assert answer.body == ROLE + WORD + STOP + DONE
+    assert answer.record.completed
+
+
+def test_of_any_other_stream_it_is_the_clients_error(rig: Rig, api: Simulator) -> None:
+    sent = b"".join(zstd_parts(b"data: tick\n\n"))
+    api.enqueue(events(sent, content_encoding="zstd"))
+    answer = client(rig).post(f"{api.base_url}/events", json={})
+    assert answer.body == b"data: tick\n\n"
+    assert isinstance(answer.exception, rig.exception("DecodingError"))
+
+
+def zstd_parts(data: bytes) -> list[bytes]:
+    """A frame whose blocks are whole, and which has no end."""
+    import zstandard  # noqa: PLC0415 -- a package for tests of this only
+
+    encoder = zstandard.ZstdCompressor().compressobj()
+    return [encoder.compress(data), encoder.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
