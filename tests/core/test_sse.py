@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from itertools import pairwise
 from typing import Any
 
@@ -163,3 +165,24 @@ def test_rewriting_keeps_the_other_lines_and_the_line_ends(newline: str) -> None
 
 def test_rewriting_ends_an_event_that_had_no_end() -> None:
     assert write_event(b"data: a", b"{}") == b"data: {}\n\n"
+
+
+PIECES = [
+    *["\n", "\r\n", "\r", "\n\n", "\r\n\r\n", "\r\r", "data: x", "data:", "data", "data: é\u2028"],
+    *["event: error", "event:", "id: 7", "retry: 10", ": comment", "junk: y", " ", "\0"],
+]
+
+
+def test_it_agrees_with_the_sdks_decoder_on_many_streams() -> None:
+    """CLINE_TRANSPORT_STREAMS sets how many; a million take a few minutes."""
+    chance = random.Random(20)  # noqa: S311 -- a seeded generator of test data
+    for _ in range(int(os.environ.get("CLINE_TRANSPORT_STREAMS", "3000"))):
+        stream = "".join(chance.choices(PIECES, k=chance.randrange(24))).encode()
+        cuts = sorted(chance.choices(range(len(stream) + 1), k=chance.randrange(4)))
+        chunks = [stream[a:b] for a, b in pairwise([0, *cuts, len(stream)])]
+        splitter = EventSplitter(max_event_bytes=MAX)
+        runs = [run.data for chunk in chunks for run in splitter.feed(chunk)]
+        assert b"".join(runs) + splitter.flush() == stream
+        ours = [parse_event(raw) for run in runs for raw in split_events(run)]
+        seen = [(e.name or None, e.data.decode()) for e in ours if e.data]
+        assert seen == sdk_events([stream]), stream

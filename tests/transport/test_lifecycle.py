@@ -32,6 +32,27 @@ async def cancel_when(event: Callable[[], Any], function: Callable[[], Any]) -> 
         group.cancel_scope.cancel()
 
 
+@unread
+def test_a_call_cancelled_while_its_stream_is_held_is_over(
+    async_rig: Rig, api: Simulator, url: str
+) -> None:
+    rig, inner = async_rig, async_rig.inner()
+    client = rig.client(rig.transport(inner, traced=True))
+    api.enqueue(Reply.stream("a b", gate=Gate(1)))  # the role, and no word
+
+    async def call() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.raw.post, url)
+            await anyio.to_thread.run_sync(lambda: api.wait_for(lambda: len(api.requests) == 1))
+            for _ in range(50):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+
+    client.run(call)
+    check_cancelled(rig, inner, 1)
+    assert len(api.requests) == 1
+
+
 def check_cancelled(rig: Rig, inner: Any, attempts: int) -> None:
     assert pool(rig, inner) == []
     [call], https = rig.finished()
