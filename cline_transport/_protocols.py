@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Clock", "HeadersLike", "RequestHead", "RequestLike", "ResponseHead", "ResponseLike"]
-
-RawHeaders = list[tuple[bytes, bytes]]
-
-
-class HeadersLike(Protocol):
-    """The headers of either family, as far as they are read here."""
-
-    @property
-    def raw(self) -> RawHeaders: ...
-    def get(self, key: str, default: Any = None, /) -> Any: ...
-    def __getitem__(self, key: str, /) -> str: ...
-    def __iter__(self) -> Iterator[str]: ...
-    def __len__(self) -> int: ...
+__all__ = ["Clock", "RequestHead", "RequestLike", "ResponseHead", "ResponseLike"]
 
 
 class UrlLike(Protocol):
