@@ -36,6 +36,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         settings: Settings | None,
         tracer_provider: Any,
         meter_provider: Any,
+        logger_provider: Any,
     ) -> None:
         self.settings = Settings() if settings is None else settings
         self.clock = Clock()
@@ -51,7 +52,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         self._family = family
         self._transport = transport
         self._body = body
-        self._telemetry = Telemetry(tracer_provider)
+        self._telemetry = Telemetry(tracer_provider, meter_provider, logger_provider)
         self._throttle = RetryThrottle()
 
     async def handle(self, request: RequestT) -> ResponseT:
@@ -88,6 +89,8 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         telemetry = exchange.telemetry
         ours = telemetry.traced and exchange.attempt_spans
         if ours or self.spans.adopted is not None:
+            if ours:
+                exchange.hide_query(request)
             try:
                 with telemetry.current():
                     await self.spans.send(request)
@@ -109,7 +112,9 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
     async def _exchange_traced(
         self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT
     ) -> ResponseT:
-        request.extensions[EXCHANGE][0].traced = True
+        exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE][0]
+        exchange.traced = True
+        exchange.show_query(request)
         return await self._exchange_beneath(send, request)
 
     async def _exchange_beneath(

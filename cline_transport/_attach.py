@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from typing import Any, TypeVar, cast
 
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
@@ -23,6 +24,7 @@ def attach(
     settings: Settings | None = None,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
 ) -> ClientT:
     """Put the transport under a client, its proxy mounts included; return the client.
 
@@ -34,6 +36,7 @@ def attach(
         settings: The policies; read from the environment by default.
         tracer_provider: Where spans go; the global provider by default.
         meter_provider: The same for metrics.
+        logger_provider: The same for log events.
 
     Raises:
         TypeError: `client` is none of these.
@@ -58,6 +61,7 @@ def attach(
                     settings=Settings() if settings is None else settings,
                     tracer_provider=tracer_provider,
                     meter_provider=meter_provider,
+                    logger_provider=logger_provider,
                 )
                 return client
     raise TypeError(

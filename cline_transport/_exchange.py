@@ -17,15 +17,17 @@ from cline_transport._decisions import (
     rewrite_headers,
     without_encoding,
 )
+from cline_transport._decoded_stream import DecodedStream
 from cline_transport._decoding import Decoder
 from cline_transport._family import Family
 from cline_transport._protocols import Clock, RequestHead, RequestLike, ResponseHead, ResponseLike
+from cline_transport._redaction import hide_query
 from cline_transport.call import Call
 from cline_transport.errors import EXTENSION, REQUEST_RECORD, ErrorInfo
 from cline_transport.inspection import StreamReader
 from cline_transport.retry import RetryThrottle
 from cline_transport.settings import Settings
-from cline_transport.telemetry import CallTelemetry, Telemetry
+from cline_transport.telemetry import CallTelemetry, Ending, Telemetry
 
 __all__ = ["EXCHANGE", "Exchange"]
 
@@ -45,19 +47,19 @@ class Exchange(Generic[RequestT, ResponseT]):
         "_body",
         "_call",
         "_clock",
-        "_decoder",
         "_family",
         "_held",
         "_held_since",
-        "_held_size", "_network",
+        "_held_size",
+        "_network",
         "_plan",
         "_raise",
-        "_reader",
         "_reason",
         "_request",
         "_send",
+        "_stream",
         "_telemetry",
-        "_uninspected",
+        "_url",
         "_verdict",
         "exception",
         "response",
@@ -85,6 +87,7 @@ class Exchange(Generic[RequestT, ResponseT]):
             url.path,
             request.headers,
             family.body_of(request),
+            url.query,
         )
         self._family = family
         self._request = request
@@ -93,30 +96,30 @@ class Exchange(Generic[RequestT, ResponseT]):
         self._send = self._call.explicit_body()
         self._telemetry = telemetry.start(
             head,
+            settings.telemetry,
             chat=self._call.chat,
             model=self._call.record.model,
             stream=self._call.streaming,
-            enabled=settings.telemetry.enabled,
         )
         self._raise: ErrorInfo | None = None
         self._reason: str | None = None
+        self._verdict: Try | Deliver | Raise | None = None
         self._network: Any = None
         self._forget()
         request.extensions[REQUEST_RECORD] = self._call.record
 
     def _forget(self) -> None:
         """Nothing is known of an attempt that begins."""
-        self._verdict: Try | Deliver | Raise | None = None
+        self._verdict = None
         self._plan: BodyPlan = "pass"
         self._body: Body | None = None
-        self._reader: StreamReader | None = None
-        self._decoder: Decoder | None = None
-        self._uninspected = False
+        self._stream: DecodedStream | None = None
         self._held: list[bytes] = []
         self._held_size = 0
         self._held_since = 0.0
         self.sent = False
         """Whether the attempt under way has reached the transport beneath."""
+        self._url: Any = None
         self.traced = False
         """Whether it runs beneath an HTTP span, or where one would be."""
         self.response: ResponseT | None = None
@@ -144,6 +147,9 @@ class Exchange(Generic[RequestT, ResponseT]):
     def begin(self, wait: float = 0.0) -> RequestT:
         """Start an attempt, `wait` seconds having been waited; return its request."""
         now = self._clock.monotonic()
+        failed = self._verdict
+        if isinstance(failed, Try):  # not where an attempt begins again, without its HTTP span
+            self._telemetry.on_retry(failed.error)
         self._call.begin(now, wait)
         self._forget()
         given: Mapping[str, Any] = self._request.extensions
@@ -153,6 +159,18 @@ class Exchange(Generic[RequestT, ResponseT]):
             extensions["timeout"] = timeouts
         extensions[EXCHANGE] = [self]  # emptied when used: a pool keeps requests, and would keep us
         return self._family.attempt_request(self._request, extensions, self._send)
+
+    def hide_query(self, request: Any) -> None:
+        """Show the HTTP span an attempt's URL without its query's values."""
+        url = request.url
+        if url.query:
+            self._url = url
+            request.url = url.copy_with(query=hide_query(url.query))
+
+    def show_query(self, request: Any) -> None:
+        """Give an attempt its URL back, beneath the HTTP span."""
+        if self._url is not None:
+            request.url = self._url
 
     def plan(self, response: ResponseT) -> BodyPlan:
         """A response has come: how to treat its body."""
@@ -175,33 +193,36 @@ class Exchange(Generic[RequestT, ResponseT]):
     # --- a stream before it is delivered ---
 
     def _open_stream(self, response: ResponseT) -> None:
-        encoding = response.headers.get("content-encoding", "").strip().lower()
-        if encoding and encoding != "identity":
-            self._decoder = Decoder.of(self._family, encoding)
-            self._uninspected = self._decoder is None
-        if not self._uninspected:
-            self._reader = self._call.open_stream()
-            self._held_since = self._clock.monotonic()
+        encoding = response.headers.get("content-encoding", "")
+        observes = self._call.settings.stream.on_error == "observe"
+        reader = self._call.open_stream()
+        self._stream = DecodedStream.of(self._family, encoding, reader, observes=observes)
+        self._held_since = self._clock.monotonic()
+
+    @property
+    def _reader(self) -> StreamReader | None:
+        """What looks at the stream, if it is one that can be looked at."""
+        return None if self._stream is None or self._stream.lost else self._stream.reader
 
     @property
     def holds(self) -> bool:
         """Whether the stream is to be read before it is delivered."""
         stream = self._call.settings.stream
         wanted = stream.retry != "never" and stream.on_error != "observe"
-        return wanted and self._reader is not None
+        return wanted and self._stream is not None
 
     def hold(self, chunk: bytes) -> bool:
         """Read a chunk of a stream that is held; return whether that is enough."""
-        reader = cast("StreamReader", self._reader)
-        out = self._read_chunk(reader, chunk)
+        stream = cast("DecodedStream", self._stream)
+        out = self._read_chunk(stream, chunk)
         self._held.append(out)
         self._held_size += len(out)
         now = self._clock.monotonic()
-        return self._call.held_enough(reader, self._held_size, self._held_since, now)
+        return self._call.held_enough(stream.reader, self._held_size, self._held_since, now)
 
     def hold_end(self) -> None:
         """A stream ended while it was held."""
-        self._held.append(self._finish(cast("StreamReader", self._reader)))
+        self._held.append(cast("DecodedStream", self._stream).finish())
 
     # --- the end of an attempt ---
 
@@ -267,12 +288,12 @@ class Exchange(Generic[RequestT, ResponseT]):
         """
         verdict = self._verdict
         if isinstance(verdict, Try):
-            self._telemetry.on_retry(self._call.record, verdict.error, verdict.wait)
+            self._telemetry.on_wait(self._call.record, verdict.error, verdict.wait)
             return verdict.wait
         if isinstance(verdict, Raise):
             self._reason = verdict.reason
-            self._end()
             exc = cast("Exception", self.exception)
+            self._end(exception=exc)
             self.exception = None  # its traceback refers to frames that refer to us
             try:
                 raise exc
@@ -296,10 +317,10 @@ class Exchange(Generic[RequestT, ResponseT]):
         self._reason = verdict.reason
         stream: Any
         if self.passes_on:
-            if self._decoder is not None and not self._observes:
-                headers = without_encoding(headers)
-            if self._reader is not None:
-                self._note_failure(self._reader)
+            if self._stream is not None:
+                self._note_failure(self._stream.reader)
+                if self._stream.rewrites:
+                    headers = without_encoding(headers)
             stream = wrap(response.stream if self.rest is None else self.rest, self)
         else:
             read = b"" if self._body is None else self._body.raw
@@ -318,21 +339,20 @@ class Exchange(Generic[RequestT, ResponseT]):
 
     def on_chunk(self, chunk: bytes) -> bytes:
         """Bytes of the body came: what may be delivered of them now."""
-        reader = self._reader
-        if reader is None:
+        stream = self._stream
+        if stream is None:
             return chunk
-        out = self._read_chunk(reader, chunk)
-        if reader.failure is not None:
-            self._note_failure(reader)
+        out = self._read_chunk(stream, chunk)
+        if stream.reader.failure is not None:
+            self._note_failure(stream.reader)
         return out
 
     def on_end(self) -> bytes:
         """The body ended: what is left to deliver."""
-        reader = self._reader
         out = b""
-        if reader is not None:
-            out = self._finish(reader)
-            self._note_failure(reader)
+        if self._stream is not None:
+            out = self._stream.finish()
+            self._note_failure(self._stream.reader)
         if self._raise is None:
             self._call.record.completed = self._call.record.error is None
             self._end()
@@ -347,7 +367,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         """Reading the body failed, or was cancelled."""
         if isinstance(exc, Exception):
             self._call.on_body_exception(exc)
-            self._end()
+            self._end(exception=exc)
         else:
             self.abandon(exc)
 
@@ -380,37 +400,12 @@ class Exchange(Generic[RequestT, ResponseT]):
 
     # --- the parts ---
 
-    @property
-    def _observes(self) -> bool:
-        return self._call.settings.stream.on_error == "observe"
-
-    def _read_chunk(self, reader: StreamReader, chunk: bytes) -> bytes:
-        """Let the reader see a chunk, decoded; return what may be delivered of it."""
-        if self._call.record.time_to_first_chunk is None:
+    def _read_chunk(self, stream: DecodedStream, chunk: bytes) -> bytes:
+        """Let the reader see a chunk; return what may be delivered of it."""
+        out = stream.feed(chunk)
+        if self._call.record.time_to_first_chunk is None and stream.reader.began:
             self._call.on_first_chunk(self._clock.monotonic())
-        if self._decoder is None:
-            return reader.feed(chunk)
-        if not self._observes:
-            return reader.feed(self._decoder.decode(chunk))
-        try:
-            reader.feed(self._decoder.decode(chunk))
-        except Exception:  # noqa: BLE001 -- what cannot be decoded is the client's to find out
-            self._reader, self._uninspected = None, True
-        return chunk
-
-    def _finish(self, reader: StreamReader) -> bytes:
-        """The reader's last word; with an encoding, after what the decoder still has."""
-        if self._decoder is None or self._observes:
-            return reader.finish()
-        try:
-            out = reader.feed(self._decoder.flush())
-        except Exception:
-            # An encoding without its end: of an answer that is not whole, this is how it shows.
-            out = reader.finish()
-            if reader.failure is None and not reader.complete:
-                raise
-            return out
-        return out + reader.finish()
+        return out
 
     def _note_failure(self, reader: StreamReader) -> None:
         failure = reader.failure
@@ -419,15 +414,20 @@ class Exchange(Generic[RequestT, ResponseT]):
             if failure.event is None:
                 self._raise = info
 
-    def _end(self, *, cancelled: str | None = None) -> None:
-        stream = self._plan == "stream"
-        self._telemetry.end(
-            self._call.record,
-            stream=stream,
-            inspected=None if not stream else not self._uninspected,
+    def _end(self, *, cancelled: str | None = None, exception: BaseException | None = None) -> None:
+        if self._telemetry.ended:
+            return
+        if self._raise is not None:
+            exception = self._family.stream_error(self._raise)
+        ending = Ending(
+            duration=self._clock.monotonic() - self._call.started,
+            stream=self._plan == "stream",
+            inspected=self._plan != "stream" or self._reader is not None,
             reason=self._reason,
             cancelled=cancelled,
+            exception=exception,
         )
+        self._telemetry.end(self._call.record, ending)
 
 
 def _network_stream(extensions: Mapping[str, Any]) -> Any:

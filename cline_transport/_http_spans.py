@@ -15,12 +15,14 @@ body says before it ends with the headers. What lies further down makes no HTTP 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
 from opentelemetry.instrumentation.utils import unwrap
 from wrapt import FunctionWrapper  # what opentelemetry-instrumentation patches with
+
+from cline_transport._redaction import HEADER_PATTERNS
 
 __all__ = ["AttemptSpans", "Instrumentable", "link"]
 
@@ -100,7 +102,7 @@ class AttemptSpans:
                     self._own = self._make()
                 return self._own
             beneath = beneath.__wrapped__
-        return self._wrapped(application, partial(self._exchange, beneath))
+        return self._wrapped(_redacting(application), partial(self._exchange, beneath))
 
     @property
     def plain(self) -> Send:
@@ -126,8 +128,25 @@ class AttemptSpans:
             spans._transport = beneath
         else:
             spans = wrapper(beneath, *self._providers)
+        spans._sensitive_headers = _sensitive(getattr(spans, "_sensitive_headers", None))
         traced: Send = getattr(spans, self._method)
         return traced
+
+
+def _redacting(application: Callable[..., Any]) -> Callable[..., Any]:
+    """An application's wrapper, with our list of headers that are not to be told added to its own.
+
+    Which headers are captured stays as it was set.
+    """
+    options: dict[str, Any] = getattr(application, "keywords", {})
+    if "sensitive_headers" not in options:
+        return application
+    sensitive = _sensitive(options["sensitive_headers"])
+    return partial(application, sensitive_headers=sensitive)
+
+
+def _sensitive(given: Sequence[str] | None) -> list[str]:
+    return [*(given or ()), *HEADER_PATTERNS]
 
 
 class _Beneath:

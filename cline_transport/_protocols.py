@@ -22,6 +22,8 @@ class UrlLike(Protocol):
     def port(self) -> int | None: ...
     @property
     def path(self) -> str: ...
+    @property
+    def query(self) -> bytes: ...
 
 
 class RequestLike(Protocol):
@@ -59,7 +61,8 @@ class RequestHead(NamedTuple):
     port: int | None
     path: str
     headers: Mapping[str, str]
-    body: bytes | None
+    body: bytes | None = None
+    query: bytes = b""
 
 
 class ResponseHead(NamedTuple):

@@ -37,6 +37,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         settings: Settings | None,
         tracer_provider: Any,
         meter_provider: Any,
+        logger_provider: Any,
     ) -> None:
         self.settings = Settings() if settings is None else settings
         self.clock = Clock()
@@ -52,7 +53,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         self._family = family
         self._transport = transport
         self._body = body
-        self._telemetry = Telemetry(tracer_provider)
+        self._telemetry = Telemetry(tracer_provider, meter_provider, logger_provider)
         self._throttle = RetryThrottle()
 
     def handle(self, request: RequestT) -> ResponseT:
@@ -89,6 +90,8 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         telemetry = exchange.telemetry
         ours = telemetry.traced and exchange.attempt_spans
         if ours or self.spans.adopted is not None:
+            if ours:
+                exchange.hide_query(request)
             try:
                 with telemetry.current():
                     self.spans.send(request)
@@ -110,7 +113,9 @@ class SyncLoop(Generic[RequestT, ResponseT]):
     def _exchange_traced(
         self, send: Callable[[RequestT], ResponseT], request: RequestT
     ) -> ResponseT:
-        request.extensions[EXCHANGE][0].traced = True
+        exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE][0]
+        exchange.traced = True
+        exchange.show_query(request)
         return self._exchange_beneath(send, request)
 
     def _exchange_beneath(

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from cline_transport._decisions import Body, BodyPlan, Deliver, Raise, Rewrite, Try
 from cline_transport._protocols import RequestHead, ResponseHead
+from cline_transport._redaction import redact
 from cline_transport.errors import ErrorInfo, connection_error
 from cline_transport.inspection import (
     RequestFacts,
@@ -48,7 +49,6 @@ from cline_transport.wire import (
 __all__ = ["Call"]
 
 _CHAT: Final = "/chat/completions"
-_SECRETS: Final = ("authorization", "proxy-authorization", "api-key", "x-api-key", "cookie")
 
 
 class Call:
@@ -59,10 +59,14 @@ class Call:
         head: The request.
         throttle: The transport's token bucket.
         now: The monotonic time at which the call began, in seconds.
+
+    Attributes:
+        started: The same.
+        record: What has become of the call so far.
     """
 
     __slots__ = (
-        "_facts", "_head", "_settings", "_started", "_throttle", "_tried_at", "_wait", "record",
+        "_facts", "_head", "_settings", "_throttle", "_tried_at", "_wait", "record", "started",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +75,7 @@ class Call:
         self._settings = settings
         self._head = head
         self._throttle = throttle
-        self._started = now
+        self.started = now
         self._tried_at = now
         self._wait = 0.0
         self._facts = RequestFacts() if head.body is None else read_request(head.body)
@@ -127,7 +131,7 @@ class Call:
         deadline = self._settings.retry.deadline
         if deadline is None or not self._settings.retry.enabled:
             return None
-        left = max(self._started + deadline - now, 0.001)
+        left = max(self.started + deadline - now, 0.001)
         given = configured or {}
         names = ("connect", "read", "write", "pool")
         return {n: left if (t := given.get(n)) is None else min(t, left) for n in names}
@@ -270,8 +274,8 @@ class Call:
         return reader.committed or reader.failure is not None or bound
 
     def on_first_chunk(self, now: float) -> None:
-        """The first bytes of a stream have come."""
-        self.record.time_to_first_chunk = now - self._started
+        """The first event of a stream has come."""
+        self.record.time_to_first_chunk = now - self.started
 
     def on_stream_failure(self, failure: StreamFailure) -> ErrorInfo:
         """A stream that is being delivered has an error in it."""
@@ -346,25 +350,16 @@ class Call:
         )
 
     def _explain(self, error: ErrorInfo, attempts: int) -> ErrorInfo:
-        code = error.code if isinstance(error.code, int) else self._shown(error.code, 64)
+        code = error.code
+        if isinstance(code, str):
+            code = clip(redact(code, self._head), 64)
         return replace(
             error,
             code=code,
-            message=self._redacted(error.message),
+            message=redact(error.message, self._head),
             model=self.record.model,
             attempts=attempts,
         )
-
-    def _shown(self, text: str, limit: int) -> str:
-        return clip(self._redacted(text), limit)
-
-    def _redacted(self, text: str) -> str:
-        """What a server wrote, without the request's secrets should it repeat them."""
-        for name in _SECRETS:
-            for secret in self._head.headers.get(name, "").replace(";", " ").split():
-                if len(secret) > 6:  # not a scheme's name
-                    text = text.replace(secret, "[redacted]")
-        return text
 
     def _end_attempt(self, now: float, head: ResponseHead | None, error: ErrorInfo | None) -> None:
         request_id = head.headers.get("x-request-id") if head else None
@@ -373,7 +368,7 @@ class Call:
             Attempt(
                 number=self.number,
                 wait=self._wait,
-                started=self._tried_at - self._started,
+                started=self._tried_at - self.started,
                 duration=now - self._tried_at,
                 status_code=head.status_code if head else None,
                 request_id=request_id,
@@ -398,7 +393,7 @@ class Call:
             status,
             retries=self.record.retries,
             advice=advice or ServerAdvice(),
-            elapsed=now - self._started,
+            elapsed=now - self.started,
             random=random,
             throttle=self._throttle,
             ceiling=0 if above else None,

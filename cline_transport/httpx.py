@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from typing_extensions import Self
@@ -93,6 +94,7 @@ class ClineTransport(Instrumentable, httpx.BaseTransport):
         settings: The policies; read from the environment by default.
         tracer_provider: Where spans go; the global provider by default.
         meter_provider: The same for metrics.
+        logger_provider: The same for log events.
 
     Raises:
         TypeError: `transport` is of another family or colour.
@@ -114,6 +116,7 @@ class ClineTransport(Instrumentable, httpx.BaseTransport):
         settings: Settings | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
     ) -> None:
         inner = httpx.HTTPTransport() if transport is None else transport
         check_transport(
@@ -131,6 +134,7 @@ class ClineTransport(Instrumentable, httpx.BaseTransport):
             settings=settings,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
+            logger_provider=logger_provider,
         )
         self._spans = self._loop.spans
         self._spans.above = self.__dict__
@@ -169,6 +173,7 @@ class AsyncClineTransport(Instrumentable, httpx.AsyncBaseTransport):
         settings: The policies; read from the environment by default.
         tracer_provider: Where spans go; the global provider by default.
         meter_provider: The same for metrics.
+        logger_provider: The same for log events.
 
     Raises:
         TypeError: `transport` is of another family or colour.
@@ -187,6 +192,7 @@ class AsyncClineTransport(Instrumentable, httpx.AsyncBaseTransport):
         settings: Settings | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
     ) -> None:
         inner = httpx.AsyncHTTPTransport() if transport is None else transport
         check_transport(
@@ -204,6 +210,7 @@ class AsyncClineTransport(Instrumentable, httpx.AsyncBaseTransport):
             settings=settings,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
+            logger_provider=logger_provider,
         )
         self._spans = self._loop.spans
         self._spans.above = self.__dict__

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx2
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from typing_extensions import Self
@@ -97,6 +98,7 @@ class ClineTransport(Instrumentable, httpx2.BaseTransport):
         settings: The policies; read from the environment by default.
         tracer_provider: Where spans go; the global provider by default.
         meter_provider: The same for metrics.
+        logger_provider: The same for log events.
 
     Raises:
         TypeError: `transport` is of another family or colour.
@@ -118,6 +120,7 @@ class ClineTransport(Instrumentable, httpx2.BaseTransport):
         settings: Settings | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
     ) -> None:
         inner = httpx2.HTTPTransport() if transport is None else transport
         check_transport(
@@ -135,6 +138,7 @@ class ClineTransport(Instrumentable, httpx2.BaseTransport):
             settings=settings,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
+            logger_provider=logger_provider,
         )
         self._spans = self._loop.spans
         self._spans.above = self.__dict__
@@ -173,6 +177,7 @@ class AsyncClineTransport(Instrumentable, httpx2.AsyncBaseTransport):
         settings: The policies; read from the environment by default.
         tracer_provider: Where spans go; the global provider by default.
         meter_provider: The same for metrics.
+        logger_provider: The same for log events.
 
     Raises:
         TypeError: `transport` is of another family or colour.
@@ -191,6 +196,7 @@ class AsyncClineTransport(Instrumentable, httpx2.AsyncBaseTransport):
         settings: Settings | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
     ) -> None:
         inner = httpx2.AsyncHTTPTransport() if transport is None else transport
         check_transport(
@@ -208,6 +214,7 @@ class AsyncClineTransport(Instrumentable, httpx2.AsyncBaseTransport):
             settings=settings,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
+            logger_provider=logger_provider,
         )
         self._spans = self._loop.spans
         self._spans.above = self.__dict__

@@ -238,6 +238,11 @@ class StreamReader:
         return b"" if self._on_error == "observe" or (self._stopped and not whole) else out
 
     @property
+    def began(self) -> bool:
+        """Whether an event has come that is neither a comment nor an error."""
+        return self.failure is None and (self._events or self._opaque)
+
+    @property
     def complete(self) -> bool:
         """Whether the answer has come to its end: a finish reason, or `[DONE]`."""
         return self.done or self._finished

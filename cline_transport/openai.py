@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import openai
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
@@ -22,6 +23,7 @@ def http_client(
     settings: Settings | None = None,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
     **kwargs: Any,
 ) -> DefaultHttpxClient:
     """An HTTP client for `openai.OpenAI(http_client=...)`.
@@ -34,6 +36,7 @@ def http_client(
         settings: The policies; read from the environment by default.
         tracer_provider: Where spans go; the global provider by default.
         meter_provider: The same for metrics.
+        logger_provider: The same for log events.
         **kwargs: Passed on to the client (`timeout`, `limits`, `proxy`, `verify`, …).
 
     Raises:
@@ -49,6 +52,7 @@ def http_client(
         settings=settings,
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,
+        logger_provider=logger_provider,
     )
 
 
@@ -57,6 +61,7 @@ def async_http_client(
     settings: Settings | None = None,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
     **kwargs: Any,
 ) -> DefaultAsyncHttpxClient:
     """An HTTP client for `openai.AsyncOpenAI(http_client=...)`; see `http_client`.
@@ -65,6 +70,7 @@ def async_http_client(
         settings: The policies; read from the environment by default.
         tracer_provider: Where spans go; the global provider by default.
         meter_provider: The same for metrics.
+        logger_provider: The same for log events.
         **kwargs: Passed on to the client.
 
     Raises:
@@ -80,4 +86,5 @@ def async_http_client(
         settings=settings,
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,
+        logger_provider=logger_provider,
     )

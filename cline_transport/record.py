@@ -61,7 +61,8 @@ class CallRecord:
         request_id: `x-request-id` of the last attempt.
         finish_reason: Why generation ended (`stop`, `length`, …, or `error`).
         usage: Tokens and cost.
-        time_to_first_chunk: Seconds from the start of the call to the first bytes of its stream.
+        time_to_first_chunk: Seconds from the start of the call to the first event of its stream
+            (a keep-alive comment is none).
         completed: Whether the body was read to its end without a failure.
         error: How the call failed; `None` while it has not.
 

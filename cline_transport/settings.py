@@ -117,8 +117,12 @@ class TelemetrySettings:
     """What OpenTelemetry and the log are told.
 
     Attributes:
-        enabled: Record spans; `False` leaves the application's own instrumentation as it is.
+        enabled: Record spans, metrics and log events; `False` leaves the application's own
+            instrumentation as it is. The lines in the log stay.
         attempt_spans: Record an HTTP span for each attempt, beneath the call's span.
+        genai: Describe chat calls by the GenAI conventions; `False` leaves that to another
+            instrumentation: the call's span is a plain one, and no `gen_ai.client.*` metric is
+            recorded. Those that are known are recognised without it.
 
     Example:
         ```python
@@ -130,9 +134,10 @@ class TelemetrySettings:
 
     enabled: bool = True
     attempt_spans: bool = True
+    genai: bool = True
 
     def __post_init__(self) -> None:
-        check_flags(self, "enabled", "attempt_spans")
+        check_flags(self, "enabled", "attempt_spans", "genai")
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

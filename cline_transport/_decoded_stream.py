@@ -1,0 +1,86 @@
+"""An event stream with its reader, whatever encoding it came in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cline_transport._decoding import Decoder
+from cline_transport.inspection import StreamReader
+
+__all__ = ["DecodedStream"]
+
+
+class DecodedStream:
+    """Lets a reader see a stream as it passes, decoded.
+
+    Args:
+        reader: What looks at the events.
+        decoder: That of the stream's encoding; `None`: it has none.
+        observes: Encoded bytes are delivered as they came; else decoded, as events may be changed.
+
+    Attributes:
+        reader: What looks at the events.
+        rewrites: Whether it is delivered decoded, though it came encoded.
+        lost: Whether the bytes could not be decoded: what follows is not looked at.
+    """
+
+    __slots__ = ("_decoder", "_observes", "lost", "reader", "rewrites")
+
+    def __init__(self, reader: StreamReader, decoder: Decoder | None, *, observes: bool) -> None:
+        self.reader = reader
+        self.rewrites = decoder is not None and not observes
+        self.lost = False
+        self._decoder = decoder
+        self._observes = observes
+
+    @classmethod
+    def of(
+        cls, family: Any, encoding: str, reader: StreamReader, *, observes: bool
+    ) -> DecodedStream | None:
+        """A stream in this `content-encoding`; `None` for one that cannot be decoded here.
+
+        Args:
+            family: What knows the client library's decoders.
+            encoding: The header's value.
+            reader: What looks at the events.
+            observes: Whether the bytes are to be delivered as they came.
+        """
+        if encoding.strip().lower() in ("", "identity"):
+            return cls(reader, None, observes=observes)
+        decoder = Decoder.of(family, encoding)
+        return None if decoder is None else cls(reader, decoder, observes=observes)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take a chunk as it came; return what may be delivered of it.
+
+        Raises:
+            DecodingError: The family's; not where the stream is only observed.
+        """
+        if self._decoder is None:
+            return self.reader.feed(chunk)
+        if not self._observes:
+            return self.reader.feed(self._decoder.decode(chunk))
+        if not self.lost:
+            try:
+                self.reader.feed(self._decoder.decode(chunk))
+            except Exception:  # noqa: BLE001 -- what cannot be decoded is the client's to find out
+                self.lost = True
+        return chunk
+
+    def finish(self) -> bytes:
+        """The reader's last word; with an encoding, after what the decoder still has.
+
+        Raises:
+            DecodingError: The family's: the encoding has no end, though the answer has.
+        """
+        if self._decoder is None or self._observes:
+            return b"" if self.lost else self.reader.finish()
+        try:
+            out = self.reader.feed(self._decoder.flush())
+        except Exception:
+            # An encoding without its end: of an answer that is not whole, this is how it shows.
+            out = self.reader.finish()
+            if self.reader.failure is None and not self.reader.complete:
+                raise
+            return out
+        return out + self.reader.finish()

@@ -1,0 +1,57 @@
+"""Which OpenAI instrumentation a call runs within, and what of the call that already records.
+
+The call's own span is then INTERNAL beneath theirs, and no metric is recorded a second time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from opentelemetry import context, trace
+
+from cline_transport import _names as names
+from cline_transport._protocols import RequestHead
+
+__all__ = ["recorded_around"]
+
+_ALL: Final = frozenset({names.DURATION, names.TIME_TO_FIRST_CHUNK_DURATION, names.TOKEN_USAGE})
+_USUAL: Final = frozenset({names.DURATION, names.TOKEN_USAGE})
+_NONE: Final[frozenset[str]] = frozenset()
+
+# opentelemetry-util-genai marks the context of each inference, sampled or not.
+_INFERENCE: Final = "opentelemetry.genai.client.inference.context"
+_KIND: Final = "openinference.span.kind"
+_INFERENCES: Final = ("chat", "text_completion", "generate_content")
+_OPENLLMETRY: Final = "opentelemetry.instrumentation.openai"
+
+
+def recorded_around(head: RequestHead) -> frozenset[str] | None:
+    """The metrics that an instrumentation around this call records; `None`: there is none around.
+
+    Args:
+        head: The request: one of the OpenAI SDK's can be known by its headers.
+    """
+    if context.get_value(_INFERENCE) is not None:
+        return _ALL
+    span = trace.get_current_span()
+    if not span.get_span_context().is_valid:
+        return None
+    attributes: Mapping[str, Any] | None = getattr(span, "attributes", None)
+    if attributes is None:
+        # Not sampled: it cannot be asked what it is.
+        return _USUAL if _is_openllmetry_around(head) else None
+    if attributes.get(_KIND) == "LLM":
+        return _NONE  # OpenInference has no metrics
+    if attributes.get(names.OPERATION_NAME) in _INFERENCES:
+        return _USUAL
+    return None
+
+
+def _is_openllmetry_around(head: RequestHead) -> bool:
+    instrumentor = getattr(sys.modules.get(_OPENLLMETRY), "OpenAIInstrumentor", None)
+    # Making another would reset its configuration.
+    instance = getattr(instrumentor, "_instance", None)
+    active = getattr(instance, "is_instrumented_by_opentelemetry", False)
+    return bool(active) and "x-stainless-lang" in head.headers

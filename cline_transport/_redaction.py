@@ -1,0 +1,98 @@
+"""What is never told: keys, prompts, and the values of a query.
+
+An error's text comes from a server or a library, and may repeat what the request held. It is
+cleaned when its `ErrorInfo` is made, so that span, log and report need no care of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Final, cast
+from urllib.parse import unquote_plus
+
+from cline_transport._protocols import RequestHead
+from cline_transport.wire import load_json
+
+__all__ = ["HEADER_PATTERNS", "hide_query", "redact"]
+
+HEADER_PATTERNS: Final = (
+    "authorization",
+    "cookie",
+    "api-?key",
+    "(^|-)token$",
+    "secret",
+    "password",
+)
+"""Headers whose captured values are redacted, as OpenTelemetry's `…_SANITIZE_FIELDS` has them."""
+
+_SECRET_HEADERS: Final = re.compile("|".join(HEADER_PATTERNS))
+# A key by its look, for one that is not the request's own. A digit tells it from a word.
+_KEY: Final = re.compile(
+    r"\b[prs]k-[A-Za-z0-9_-]{16,}|\b[Bb]earer\s+(?=\S*\d)[A-Za-z0-9._~+/=-]{8,}"
+)
+_HIDDEN: Final = "[redacted]"
+# Shorter ones are words, schemes and version numbers.
+_LEAST_SECRET: Final = 7
+_LEAST_CONTENT: Final = 8
+# What of a request's JSON is somebody's text, not the API's own vocabulary.
+_CONTENT: Final = frozenset(
+    {"arguments", "content", "data", "input", "instructions", "prompt", "reasoning", "text", "url"}
+)
+
+
+def hide_query(query: bytes) -> bytes:
+    """A query string with its names and without its values.
+
+    Example:
+        >>> hide_query(b"api-version=1&key=abc")
+        b'api-version=REDACTED&key=REDACTED'
+    """
+    names = (part.partition(b"=") for part in query.split(b"&"))
+    return b"&".join(name + equals + (b"REDACTED" if equals else b"") for name, equals, _ in names)
+
+
+def redact(text: str, head: RequestHead) -> str:
+    """A text without what it repeats of a request: its keys, its query's values, its prompt.
+
+    Example:
+        >>> head = RequestHead("GET", "https", "h", None, "/", {"authorization": "Bearer abcdefg1"})
+        >>> redact("The key abcdefg1 is unknown", head)
+        'The key [redacted] is unknown'
+    """
+    if len(text) < _LEAST_SECRET:
+        return text
+    for secret in _secrets(head):
+        text = text.replace(secret, _HIDDEN)
+    return _KEY.sub(_HIDDEN, text)
+
+
+def _secrets(head: RequestHead) -> Iterator[str]:
+    for name, value in head.headers.items():
+        if _SECRET_HEADERS.search(name.lower()):
+            yield from (s for s in re.split(r"[\s;,]+", value) if len(s) >= _LEAST_SECRET)
+    for part in head.query.decode("latin-1").split("&"):
+        value = part.partition("=")[2]
+        for secret in {value, unquote_plus(value)}:
+            if len(secret) >= _LEAST_SECRET:
+                yield secret
+    if head.body:
+        # The longest first: a short one may be part of it.
+        yield from sorted(set(_content(load_json(head.body))), key=len, reverse=True)
+
+
+def _content(payload: object) -> Iterator[str]:
+    """The texts in a request's JSON, as they are and as JSON writes them."""
+    stack: list[tuple[object, bool]] = [(payload, False)]
+    while stack:
+        value, told = stack.pop()
+        if isinstance(value, dict):
+            fields = cast("dict[str, object]", value)
+            stack.extend((inner, name in _CONTENT) for name, inner in fields.items())
+        elif isinstance(value, list):
+            stack.extend((inner, told) for inner in cast("list[object]", value))
+        elif told and isinstance(value, str) and len(value.strip()) >= _LEAST_CONTENT:
+            yield value
+            yield value.strip()
+            yield json.dumps(value)[1:-1]
