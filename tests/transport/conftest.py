@@ -17,6 +17,10 @@ from typing import Any
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -148,6 +152,10 @@ class Rig:
     time: FakeTime
     spans: InMemorySpanExporter
     provider: TracerProvider
+    reader: InMemoryMetricReader
+    meter_provider: MeterProvider
+    logs: InMemoryLogRecordExporter
+    logger_provider: LoggerProvider
     stack: ExitStack
     portal: BlockingPortal | None = None
 
@@ -176,6 +184,8 @@ class Rig:
             self.inner() if inner is None else inner,
             settings=settings,
             tracer_provider=self.provider if traced else None,
+            meter_provider=self.meter_provider if traced else None,
+            logger_provider=self.logger_provider if traced else None,
         )
         self.own_time(transport)
         return transport
@@ -224,15 +234,36 @@ def is_ours(span: ReadableSpan) -> bool:
 def make_rig(
     family: str, colour: str, request: pytest.FixtureRequest
 ) -> Generator[Rig, None, None]:
-    exporter = InMemorySpanExporter()
+    exporter, logs, reader = (
+        InMemorySpanExporter(),
+        InMemoryLogRecordExporter(),
+        InMemoryMetricReader(),
+    )
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
+    meter_provider = MeterProvider(metric_readers=[reader])
+    logger_provider = LoggerProvider()
+    logger_provider.add_log_record_processor(SimpleLogRecordProcessor(logs))
     with ExitStack() as stack:
         portal = None
         if colour != "sync":
             portal = stack.enter_context(start_blocking_portal(backend=colour))
-        yield Rig(family, colour, FakeTime(), exporter, provider, stack, portal)
+        yield Rig(
+            family,
+            colour,
+            FakeTime(),
+            exporter,
+            provider,
+            reader,
+            meter_provider,
+            logs,
+            logger_provider,
+            stack,
+            portal,
+        )
     provider.shutdown()
+    meter_provider.shutdown()
+    logger_provider.shutdown()
     if request.node.get_closest_marker("filterwarnings"):
         gc.collect()  # what such a test leaves behind is reported in it, not in a later one
 
