@@ -234,11 +234,8 @@ def is_ours(span: ReadableSpan) -> bool:
 def make_rig(
     family: str, colour: str, request: pytest.FixtureRequest
 ) -> Generator[Rig, None, None]:
-    exporter, logs, reader = (
-        InMemorySpanExporter(),
-        InMemoryLogRecordExporter(),
-        InMemoryMetricReader(),
-    )
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    logs = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     meter_provider = MeterProvider(metric_readers=[reader])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ SCOPES = {
 
 
 @contextmanager
-def log_lines_exported(rig: Rig) -> Iterator[None]:
+def log_lines_exported(rig: Rig) -> Generator[None, None, None]:
     """Lead the logger's lines through OpenTelemetry's handler, as an application does."""
     logger = logging.getLogger("cline_transport")
     handler = LoggingHandler(logger_provider=rig.logger_provider)
@@ -60,20 +60,25 @@ def _span(span: ReadableSpan, places: dict[int, int]) -> dict[str, Any]:
 
 def told_metrics(rig: Rig) -> list[tuple[Any, ...]]:
     """Each point: scope, metric, unit, attributes, and its sum (of our own time) or its count."""
-    data = rig.reader.get_metrics_data()
     points: list[tuple[Any, ...]] = []
-    for resource in [] if data is None else data.resource_metrics:
-        for scoped in resource.scope_metrics:
-            scope = SCOPES[scoped.scope.name]
-            for metric in scoped.metrics:
-                for point in metric.data.data_points:
-                    value: Any = getattr(point, "value", None)
-                    if value is None:
-                        count, total = getattr(point, "count"), getattr(point, "sum")  # noqa: B009
-                        value = (count, total) if scope == "ours" else (count,)
-                    attributes = dict(point.attributes or {})
-                    points.append((scope, metric.name, metric.unit, attributes, value))
+    for scope, metric in metrics_of(rig):
+        for point in metric.data.data_points:
+            value = getattr(point, "value", None)
+            if value is None:
+                value = (point.count, point.sum) if scope == "ours" else (point.count,)
+            points.append((scope, metric.name, metric.unit, dict(point.attributes), value))
     return sorted(points, key=repr)
+
+
+def metrics_of(rig: Rig) -> Iterator[tuple[str, Any]]:
+    """Each metric that has a point, with its scope."""
+    data: Any = rig.reader.get_metrics_data()
+    resources: list[Any] = [] if data is None else data.resource_metrics
+    scopes: list[Any] = [scope for resource in resources for scope in resource.scope_metrics]
+    for scope in scopes:
+        metrics: list[Any] = scope.metrics
+        for metric in metrics:
+            yield SCOPES[scope.scope.name], metric
 
 
 def told_logs(rig: Rig) -> list[dict[str, Any]]:
@@ -82,7 +87,7 @@ def told_logs(rig: Rig) -> list[dict[str, Any]]:
     assert call.context is not None
     told: list[dict[str, Any]] = []
     for data in rig.logs.get_finished_logs():
-        record = data.log_record
+        record: Any = data.log_record
         told.append(
             {
                 "event": record.event_name,

@@ -15,7 +15,7 @@ from cline_transport import RetryPolicy, Settings, StreamSettings, TelemetrySett
 from cline_transport.simulator import Gate, Reply, Simulator
 
 from .conftest import CHAT, Rig, unread
-from .telling import scope_of, told_metrics
+from .telling import metrics_of, scope_of, told_metrics
 
 DURATION = "gen_ai.client.operation.duration"
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
@@ -35,13 +35,7 @@ def ours(rig: Rig) -> dict[str, list[tuple[dict[str, Any], Any]]]:
 
 
 def instruments(rig: Rig) -> dict[str, Any]:
-    data: Any = rig.reader.get_metrics_data()
-    return {
-        metric.name: metric
-        for scoped in data.resource_metrics[0].scope_metrics
-        if scoped.scope.name == "cline_transport"
-        for metric in scoped.metrics
-    }
+    return {metric.name: metric for scope, metric in metrics_of(rig) if scope == "ours"}
 
 
 def traced(rig: Rig, settings: Settings | None = None) -> Any:
