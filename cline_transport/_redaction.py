@@ -22,6 +22,7 @@ HEADER_PATTERNS: Final = (
     "cookie",
     "api-?key",
     "(^|-)token$",
+    "^(location|referer)$",  # URLs, with their queries
     "secret",
     "password",
 )
@@ -71,7 +72,11 @@ def redact(text: str, head: RequestHead) -> str:
 def _secrets(head: RequestHead) -> Iterator[str]:
     for name, value in head.headers.items():
         if _SECRET_HEADERS.search(name.lower()):
-            yield from (s for s in re.split(r"[\s;,]+", value) if len(s) >= _LEAST_SECRET)
+            for secret in re.split(r"[\s;,]+", value):
+                # A cookie's name is none; a key may end in `=`.
+                yield from (
+                    s for s in (secret, secret.partition("=")[2]) if len(s) >= _LEAST_SECRET
+                )
     for part in head.query.decode("latin-1").split("&"):
         value = part.partition("=")[2]
         for secret in {value, unquote_plus(value)}:

@@ -12,9 +12,7 @@ import anyio.lowlevel
 import pytest
 from opentelemetry.instrumentation import httpx as instrumentation
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from wrapt import FunctionWrapper
@@ -489,65 +487,6 @@ def test_an_unsampled_call_still_sends_its_trace(rig: Rig, api: Simulator, url: 
     traced(rig).post(url, json=CHAT)
     assert rig.spans.get_finished_spans() == ()
     assert api.requests[0].headers["traceparent"].endswith(("-00", "-02"))  # 02: a random ID
-
-
-# --- telemetry that fails ---
-
-
-class Raising(SpanProcessor):
-    """A processor that fails, at the start or at the end of a span."""
-
-    def __init__(self, when: str, name: str) -> None:
-        self._when, self._name = when, name
-
-    def on_start(self, span: Span, parent_context: Any = None) -> None:
-        if self._when == "start" and span.name == self._name:
-            raise RuntimeError("processor")
-
-    def on_end(self, span: ReadableSpan) -> None:
-        if self._when == "end" and span.name == self._name:
-            raise RuntimeError("processor")
-
-
-@pytest.mark.parametrize("when", ["start", "end"])
-@pytest.mark.parametrize("name", ["chat cline/ok", "POST"])
-def test_a_failing_processor_fails_no_call_and_sends_nothing_twice(
-    rig: Rig, api: Simulator, url: str, when: str, name: str
-) -> None:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(Raising(when, name))
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    rig.provider = provider
-    api.enqueue(Reply.error(503), Reply.stream("fine"))
-    answer = traced(rig).post(url, json=CHAT)
-    assert answer.status == 200
-    assert b"fine" in answer.body
-    assert len(api.requests) == 2
-    provider.shutdown()
-
-
-def test_a_failing_hook_fails_no_call(
-    rig: Rig, api: Simulator, url: str, instrumentor: Any
-) -> None:
-    def hook(*_: Any) -> None:
-        raise RuntimeError("hook")
-
-    async def async_hook(*_: Any) -> None:
-        raise RuntimeError("hook")
-
-    instrumentor.instrument(
-        tracer_provider=rig.provider, request_hook=hook, async_request_hook=async_hook
-    )
-    client = traced(rig)
-    api.enqueue(Reply.error(503), Reply.completion("fine"), Reply.close(), Reply.completion("fine"))
-    with rig.provider.get_tracer("application").start_as_current_span("outer"):
-        assert client.post(url, json=CHAT).status == 200
-        assert len(api.requests) == 2
-        assert client.post(url, json=CHAT).status == 200
-        assert len(api.requests) == 4
-    [outer] = [s for s in rig.spans.get_finished_spans() if s.name == "outer"]
-    assert attributes(outer) == {}
 
 
 # --- an application's instrumentation is never lost ---
