@@ -181,6 +181,7 @@ ENDS = {
 def test_a_process_ends_quietly_with(end: str, family: str, api: Simulator, tmp_path: Path) -> None:
     api.enqueue(Reply.stream("one two three"))
     done, _ = run(ENDS[end], family, api, tmp_path / "spans")
+    assert [request.path for request in api.requests] == ["/api/v1/chat/completions"]
     if family == "httpx2" and "asynchronous" in end:
         # httpcore2 complains of its own generators, as it does without us when one is half read.
         assert "cline_transport" not in done.stderr
