@@ -88,6 +88,8 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         send = self._exchange
         telemetry = exchange.telemetry
         ours = telemetry.traced and exchange.attempt_spans
+        if ours and telemetry.unrecorded and not self.spans.instrumented:
+            ours = False  # not sampled, not counted: nobody would see it
         if ours or self.spans.adopted is not None:
             if ours:
                 exchange.hide_query(request)
@@ -103,6 +105,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
             # An instrumentation failed, or a hook of it: the call goes on without.
             request = exchange.begin(wait)
             send = self._exchange_beneath
+        telemetry.inject(request.headers)
         try:
             await send(self._transport.handle_async_request, request)
         except Exception:

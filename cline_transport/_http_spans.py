@@ -91,6 +91,13 @@ class AttemptSpans:
         return None
 
     @property
+    def instrumented(self) -> bool:
+        """Whether the application makes the HTTP spans."""
+        if self.adopted is not None or type(self._transport).__module__ == _INSTRUMENTATION:
+            return True
+        return _application_wrapper(getattr(self._transport, self._method)) is not None
+
+    @property
     def send(self) -> Send:
         """Send one request in a span of its own."""
         beneath: Any = getattr(self._transport, self._method)

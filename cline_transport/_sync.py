@@ -89,6 +89,8 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         send = self._exchange
         telemetry = exchange.telemetry
         ours = telemetry.traced and exchange.attempt_spans
+        if ours and telemetry.unrecorded and not self.spans.instrumented:
+            ours = False  # not sampled, not counted: nobody would see it
         if ours or self.spans.adopted is not None:
             if ours:
                 exchange.hide_query(request)
@@ -104,6 +106,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
             # An instrumentation failed, or a hook of it: the call goes on without.
             request = exchange.begin(wait)
             send = self._exchange_beneath
+        telemetry.inject(request.headers)
         try:
             send(self._transport.handle_request, request)
         except Exception:

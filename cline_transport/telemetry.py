@@ -12,11 +12,11 @@ import functools
 import logging
 import re
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Concatenate, Final, NamedTuple, ParamSpec
 
-from opentelemetry import context, metrics, trace
+from opentelemetry import context, metrics, propagate, trace
 from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import MeterProvider
@@ -145,7 +145,14 @@ class Telemetry:
         if (tracing or metering) and is_instrumentation_enabled():
             try:
                 chat = chat and settings.genai
-                self._start(call, chat=chat, model=model, stream=stream, tracing=tracing)
+                self._start(
+                    call,
+                    chat=chat,
+                    model=model,
+                    stream=stream,
+                    tracing=tracing,
+                    metering=metering,
+                )
             except Exception:
                 logger.debug("telemetry failed in start", exc_info=True)
         return call
@@ -158,6 +165,7 @@ class Telemetry:
         model: str | None,
         stream: bool | None,
         tracing: bool,
+        metering: bool,
     ) -> None:
         head = call.head
         attributes = call.attributes = _server(head)
@@ -178,6 +186,7 @@ class Telemetry:
                 kind = SpanKind.CLIENT
             else:
                 del own[names.OPERATION_NAME]  # theirs is the inference: it is counted by this
+        call.metered = metering
         if tracing:
             call.span = self._tracer.start_span(name, kind=kind, attributes=own)
 
@@ -211,11 +220,22 @@ class CallTelemetry:
         attributes: What identifies the call, on its metrics and its span.
         chat: Whether the GenAI conventions apply.
         recorded: The metrics that an instrumentation around the call records; `None` without one.
+        metered: Whether metrics are recorded.
         retries: Attempts after the first.
         ended: Whether the call is over.
     """
 
-    __slots__ = ("attributes", "chat", "ended", "head", "recorded", "reports", "retries", "span")
+    __slots__ = (
+        "attributes",
+        "chat",
+        "ended",
+        "head",
+        "metered",
+        "recorded",
+        "reports",
+        "retries",
+        "span",
+    )
 
     def __init__(self, head: RequestHead) -> None:
         self.head = head
@@ -224,6 +244,7 @@ class CallTelemetry:
         self.attributes: dict[str, AttributeValue] = {}
         self.chat = False
         self.recorded: frozenset[str] | None = None
+        self.metered = False
         self.retries = 0
         self.ended = False
 
@@ -231,6 +252,17 @@ class CallTelemetry:
     def traced(self) -> bool:
         """Whether there is a trace at all: then attempts get HTTP spans and trace headers."""
         return self.span.get_span_context().is_valid
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether nothing of the attempts would be recorded: neither spans nor metrics."""
+        return not self.metered and not self.span.is_recording()
+
+    @_harmless
+    def inject(self, headers: MutableMapping[str, str]) -> None:
+        """Send the trace on with a request that has no HTTP span to do it."""
+        if self.traced:
+            propagate.inject(headers, trace.set_span_in_context(self.span))
 
     @contextmanager
     def current(self) -> Generator[None, None, None]:

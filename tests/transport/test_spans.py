@@ -10,10 +10,11 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from opentelemetry import baggage, context
 from opentelemetry.instrumentation import httpx as instrumentation
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import ReadableSpan, Span
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import SpanKind, StatusCode
 from wrapt import FunctionWrapper
 
@@ -21,6 +22,7 @@ from cline_transport import RetryPolicy, Settings, StreamSettings, TelemetrySett
 from cline_transport.simulator import Gate, Reply, Simulator
 
 from .conftest import CHAT, Rig, unread
+from .telling import told_metrics
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
@@ -470,6 +472,9 @@ def test_attempt_spans_can_be_switched_off(rig: Rig, api: Simulator, url: str) -
     [call], attempts = rig.finished()
     assert attempts == []
     assert attributes(call)["cline.retry.count"] == 2
+    assert call.context is not None
+    sent = {r.headers["traceparent"].split("-")[2] for r in api.requests}
+    assert sent == {f"{call.context.span_id:016x}"}  # the trace goes on all the same
 
 
 def test_telemetry_can_be_switched_off(rig: Rig, api: Simulator, url: str) -> None:
@@ -487,6 +492,60 @@ def test_an_unsampled_call_still_sends_its_trace(rig: Rig, api: Simulator, url: 
     traced(rig).post(url, json=CHAT)
     assert rig.spans.get_finished_spans() == ()
     assert api.requests[0].headers["traceparent"].endswith(("-00", "-02"))  # 02: a random ID
+
+
+@pytest.mark.parametrize("instrumented", ["metered", "instrumented"])
+def test_an_unsampled_call_is_seen_by_those_who_look(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any, instrumented: str
+) -> None:
+    rig.provider.sampler = ALWAYS_OFF
+    meters = rig.meter_provider
+    if instrumented == "instrumented":
+        rig.meter_provider = None  # type: ignore[assignment]
+        instrumentor.instrument(tracer_provider=rig.provider, meter_provider=meters)
+    client = traced(rig)
+    rig.meter_provider = meters
+    api.enqueue(Reply.completion("x"))
+    client.post(url, json=CHAT)
+    assert [name for scope, name, *_ in told_metrics(rig) if scope == "http"] == [
+        "http.client.duration"
+    ]
+
+
+def test_baggage_goes_out_with_each_attempt(rig: Rig, api: Simulator, url: str) -> None:
+    three_attempts(api)
+    token = context.attach(baggage.set_baggage("tenant", "acme"))
+    try:
+        traced(rig).post(url, json=CHAT)
+    finally:
+        context.detach(token)
+    assert [r.headers["baggage"] for r in api.requests] == ["tenant=acme"] * 3
+
+
+def test_a_sampler_knows_what_is_called(rig: Rig, api: Simulator, url: str) -> None:
+    seen: list[dict[str, Any]] = []
+
+    class Choosing(Sampler):
+        def should_sample(
+            self, parent_context: Any, trace_id: int, name: str, *more: Any, **_: Any
+        ) -> Any:
+            seen.append({"name": name, **dict(more[1] or {})})
+            return ALWAYS_ON.should_sample(parent_context, trace_id, name)
+
+        def get_description(self) -> str:
+            return "choosing"
+
+    rig.provider.sampler = Choosing()
+    api.enqueue(Reply.completion("x"))
+    traced(rig).post(url, json=CHAT)
+    assert seen[0] == {
+        "name": "chat cline/ok",
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "127.0.0.1",
+        "gen_ai.request.model": "cline/ok",
+        "server.address": "127.0.0.1",
+        "server.port": api.port,
+    }
 
 
 # --- an application's instrumentation is never lost ---
