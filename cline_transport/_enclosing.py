@@ -5,6 +5,7 @@ The call's own span is then INTERNAL beneath theirs, and no metric is recorded a
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -25,13 +26,16 @@ _INFERENCE: Final = "opentelemetry.genai.client.inference.context"
 _KIND: Final = "openinference.span.kind"
 _INFERENCES: Final = ("chat", "text_completion", "generate_content")
 _OPENLLMETRY: Final = "opentelemetry.instrumentation.openai"
+_OPENLLMETRY_METRICS: Final = "TRACELOOP_METRICS_ENABLED"
+_RAW: Final = "x-stainless-raw-response"
 
 
-def recorded_around(head: RequestHead) -> frozenset[str] | None:
+def recorded_around(head: RequestHead, *, stream: bool | None) -> frozenset[str] | None:
     """The metrics that an instrumentation around this call records; `None`: there is none around.
 
     Args:
         head: The request: one of the OpenAI SDK's can be known by its headers.
+        stream: Whether it asks for a stream.
     """
     if context.get_value(_INFERENCE) is not None:
         return _ALL
@@ -41,11 +45,12 @@ def recorded_around(head: RequestHead) -> frozenset[str] | None:
     attributes: Mapping[str, Any] | None = getattr(span, "attributes", None)
     if attributes is None:
         # Not sampled: it cannot be asked what it is.
-        return _USUAL if _is_openllmetry_around(head) else None
+        return _by_openllmetry(head, stream=stream) if _is_openllmetry_around(head) else None
     if attributes.get(_KIND) == "LLM":
         return _NONE  # OpenInference has no metrics
     if attributes.get(names.OPERATION_NAME) in _INFERENCES:
-        return _USUAL
+        scope: str = getattr(getattr(span, "instrumentation_scope", None), "name", "")
+        return _by_openllmetry(head, stream=stream) if scope.startswith(_OPENLLMETRY) else _USUAL
     return None
 
 
@@ -55,3 +60,10 @@ def _is_openllmetry_around(head: RequestHead) -> bool:
     instance = getattr(instrumentor, "_instance", None)
     active = getattr(instance, "is_instrumented_by_opentelemetry", False)
     return bool(active) and "x-stainless-lang" in head.headers
+
+
+def _by_openllmetry(head: RequestHead, *, stream: bool | None) -> frozenset[str]:
+    if (os.environ.get(_OPENLLMETRY_METRICS) or "true").lower() != "true":
+        return _NONE
+    # It takes the raw response of a stream for a completion, cannot read it and records nothing.
+    return _NONE if stream and _RAW in head.headers else _USUAL

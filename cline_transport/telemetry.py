@@ -176,7 +176,7 @@ class Telemetry:
             attributes[names.PROVIDER_NAME] = _provider(head.host)
             if model is not None:
                 attributes[names.REQUEST_MODEL] = model
-            call.recorded = recorded_around(head)
+            call.recorded = recorded_around(head, stream=stream)
             call.chat = True
             name = names.CHAT if model is None else f"{names.CHAT} {model}"
             own = dict(attributes)

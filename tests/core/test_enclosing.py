@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import context, trace
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation import instrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
@@ -23,16 +23,17 @@ FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
 SDK = {"x-stainless-lang": "python"}
 
 
-def around(headers: dict[str, str] | None = None) -> set[str] | None:
-    found = recorded_around(RequestHead("POST", "https", "h", None, "/", headers or {}))
+def around(headers: dict[str, str] | None = None, *, stream: bool = False) -> set[str] | None:
+    head = RequestHead("POST", "https", "h", None, "/", headers or {})
+    found = recorded_around(head, stream=stream)
     return None if found is None else set(found)
 
 
 @contextmanager
 def span(
-    attributes: dict[str, str] | None = None, sampler: Sampler = ALWAYS_ON
+    attributes: dict[str, str] | None = None, *, sampler: Sampler = ALWAYS_ON, scope: str = "test"
 ) -> Generator[None, None, None]:
-    tracer = TracerProvider(sampler=sampler).get_tracer("test")
+    tracer = TracerProvider(sampler=sampler).get_tracer(scope)
     with tracer.start_as_current_span("outer", attributes=attributes):
         yield
 
@@ -58,7 +59,23 @@ def test_a_span_that_is_no_inference_is_not_around(attributes: dict[str, str]) -
 @pytest.mark.parametrize("operation", ["chat", "text_completion", "generate_content"])
 def test_an_inference_by_the_genai_conventions_counts_calls_and_tokens(operation: str) -> None:
     with span({"gen_ai.operation.name": operation}):
+        assert around({"x-stainless-raw-response": "true"}, stream=True) == {DURATION, TOKENS}
         assert around() == {DURATION, TOKENS}
+
+
+def test_openllmetry_counts_no_raw_stream() -> None:
+    with span({"gen_ai.operation.name": "chat"}, scope="opentelemetry.instrumentation.openai.v1"):
+        raw = {**SDK, "x-stainless-raw-response": "true"}
+        assert around(raw, stream=True) == set()
+        assert around(raw) == around(SDK, stream=True) == {DURATION, TOKENS}
+
+
+def test_openllmetry_without_its_metrics_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACELOOP_METRICS_ENABLED", "False")
+    with span({"gen_ai.operation.name": "chat"}, scope="opentelemetry.instrumentation.openai.v1"):
+        assert around(SDK) == set()
+    with span({"gen_ai.operation.name": "chat"}):
+        assert around(SDK) == {DURATION, TOKENS}
 
 
 def test_openinference_counts_nothing() -> None:
@@ -81,7 +98,7 @@ def test_a_remote_parent_is_no_span_of_this_process() -> None:
         assert around(SDK) is None
 
 
-class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
+class Instrumentor(instrumentor.BaseInstrumentor):  # type: ignore[misc,name-defined]
     """As OpenLLMetry's is."""
 
     def instrumentation_dependencies(self) -> list[str]:
