@@ -8,6 +8,7 @@ here, so `logs` and `logs/dup` mean the same.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -44,6 +45,7 @@ class Events:
         """Emit one event, at WARN as the conventions have it, in the context of the call's span."""
         record = LogRecord(
             event_name=name,
+            timestamp=time.time_ns(),
             severity_number=SeverityNumber.WARN,
             severity_text="WARN",
             attributes=attributes,

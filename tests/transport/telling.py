@@ -88,6 +88,7 @@ def told_logs(rig: Rig) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     for data in rig.logs.get_finished_logs():
         record: Any = data.log_record
+        assert record.timestamp
         told.append(
             {
                 "event": record.event_name,
