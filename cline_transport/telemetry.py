@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import functools
 import logging
-import re
 import traceback
-from collections.abc import Callable, Generator, Mapping, MutableMapping
+from collections.abc import Callable, Generator, MutableMapping
 from contextlib import contextmanager
 from typing import Concatenate, Final, NamedTuple, ParamSpec
 
@@ -21,9 +20,16 @@ from opentelemetry._logs import LoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
-from opentelemetry.util.types import AttributeValue
 
 from cline_transport import _names as names
+from cline_transport._attributes import (
+    Attributes,
+    error_type,
+    failure,
+    identity,
+    log_fields,
+    outcome,
+)
 from cline_transport._enclosing import recorded_around
 from cline_transport._events import Events, opted_in
 from cline_transport._metrics import Metrics
@@ -35,28 +41,12 @@ from cline_transport.record import Attempt, CallRecord
 from cline_transport.settings import TelemetrySettings
 from cline_transport.wire import clip
 
-__all__ = ["CallTelemetry", "Ending", "Telemetry", "error_type"]
+__all__ = ["CallTelemetry", "Ending", "Telemetry"]
 
 logger: Final = logging.getLogger("cline_transport")
 
-Attributes = Mapping[str, AttributeValue]
-
 _P = ParamSpec("_P")
-_LOW_CARDINALITY: Final = re.compile(r"[A-Za-z][A-Za-z_.\-]{0,63}")
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_STACK: Final = 16 * 1024
-
-
-def error_type(error: ErrorInfo) -> str:
-    """`error.type`: the code, or `_OTHER` where a server's code is no identifier.
-
-    Example:
-        >>> error_type(ErrorInfo(code="rate_limit", message=""))
-        'rate_limit'
-    """
-    if isinstance(error.code, int):
-        return str(error.code) if 100 <= error.code <= 599 else "_OTHER"
-    return error.code if _LOW_CARDINALITY.fullmatch(error.code) else "_OTHER"
 
 
 class Ending(NamedTuple):
@@ -137,58 +127,34 @@ class Telemetry:
 
         Without it (`enabled=False`, suppressed, or no SDK) the log lines stay.
         """
-        call = CallTelemetry(head)
-        if not settings.enabled:
+        call = CallTelemetry(head, model)
+        if not settings.enabled or not is_instrumentation_enabled():
             return call
+        call.reports = self
+        call.chat = chat and settings.genai
+        call.metered = _records(self._meters or metrics.get_meter_provider())
         tracing = _records(self._tracers or trace.get_tracer_provider())
-        metering = _records(self._meters or metrics.get_meter_provider())
-        if (tracing or metering) and is_instrumentation_enabled():
+        if tracing or call.metered:
             try:
-                chat = chat and settings.genai
-                self._start(
-                    call,
-                    chat=chat,
-                    model=model,
-                    stream=stream,
-                    tracing=tracing,
-                    metering=metering,
-                )
+                self._start(call, stream=stream, tracing=tracing)
             except Exception:
                 logger.debug("telemetry failed in start", exc_info=True)
         return call
 
-    def _start(
-        self,
-        call: CallTelemetry,
-        *,
-        chat: bool,
-        model: str | None,
-        stream: bool | None,
-        tracing: bool,
-        metering: bool,
-    ) -> None:
-        head = call.head
-        attributes = call.attributes = _server(head)
-        call.reports = self
-        name, kind, own = head.method, SpanKind.INTERNAL, dict(attributes)
-        if chat:
-            attributes[names.OPERATION_NAME] = names.CHAT
-            attributes[names.PROVIDER_NAME] = _provider(head.host)
-            if model is not None:
-                attributes[names.REQUEST_MODEL] = model
-            call.recorded = recorded_around(head, stream=stream)
-            call.chat = True
-            name = names.CHAT if model is None else f"{names.CHAT} {model}"
-            own = dict(attributes)
+    def _start(self, call: CallTelemetry, *, stream: bool | None, tracing: bool) -> None:
+        attributes = call.attributes
+        name, kind = call.head.method, SpanKind.INTERNAL
+        if call.chat:
+            call.recorded = recorded_around(call.head, stream=stream)
+            name = names.CHAT if call.model is None else f"{names.CHAT} {call.model}"
             if stream is not None:
-                own[names.REQUEST_STREAM] = stream
+                attributes[names.REQUEST_STREAM] = stream
             if call.recorded is None:
                 kind = SpanKind.CLIENT
             else:
-                del own[names.OPERATION_NAME]  # theirs is the inference: it is counted by this
-        call.metered = metering
+                del attributes[names.OPERATION_NAME]  # theirs is the inference that is counted
         if tracing:
-            call.span = self._tracer.start_span(name, kind=kind, attributes=own)
+            call.span = self._tracer.start_span(name, kind=kind, attributes=attributes)
 
     @property
     def wants_events(self) -> bool:
@@ -197,27 +163,14 @@ class Telemetry:
         return opted_in() and not type(provider).__module__.startswith("opentelemetry._logs")
 
 
-def _server(head: RequestHead) -> dict[str, AttributeValue]:
-    port = head.port or _DEFAULT_PORTS.get(head.scheme)
-    attributes: dict[str, AttributeValue] = {names.SERVER_ADDRESS: head.host}
-    if port is not None:
-        attributes[names.SERVER_PORT] = port
-    return attributes
-
-
-def _provider(host: str) -> str:
-    registered = ".".join(host.rsplit(".", 2)[-2:])
-    return names.PROVIDERS.get(registered, host)
-
-
 class CallTelemetry:
     """The telemetry of one call, as far as there is any.
 
     Attributes:
         head: The request.
+        model: The model that it asks for.
         reports: The transport's telemetry; `None` where only lines are logged.
         span: The call's span.
-        attributes: What identifies the call, on its metrics and its span.
         chat: Whether the GenAI conventions apply.
         recorded: The metrics that an instrumentation around the call records; `None` without one.
         metered: Whether metrics are recorded.
@@ -226,27 +179,24 @@ class CallTelemetry:
     """
 
     __slots__ = (
-        "attributes",
-        "chat",
-        "ended",
-        "head",
-        "metered",
-        "recorded",
-        "reports",
-        "retries",
-        "span",
-    )
+        "chat", "ended", "head", "metered", "model", "recorded", "reports", "retries", "span",
+    )  # fmt: skip
 
-    def __init__(self, head: RequestHead) -> None:
+    def __init__(self, head: RequestHead, model: str | None) -> None:
         self.head = head
+        self.model = model
         self.reports: Telemetry | None = None
         self.span: Span = trace.INVALID_SPAN
-        self.attributes: dict[str, AttributeValue] = {}
         self.chat = False
         self.recorded: frozenset[str] | None = None
         self.metered = False
         self.retries = 0
         self.ended = False
+
+    @property
+    def attributes(self) -> Attributes:
+        """What identifies the call, anew each time: a call without telemetry has no use for it."""
+        return identity(self.head, self.model, chat=self.chat)
 
     @property
     def traced(self) -> bool:
@@ -307,15 +257,16 @@ class CallTelemetry:
                 wait,
                 error.code,
                 error.request_id or "none",
-                extra=_fields(error),
+                extra=log_fields(error),
             )
 
     @_harmless
     def on_retry(self, error: ErrorInfo) -> None:
         """An attempt after the first begins, because of this error."""
         self.retries += 1
-        if self.reports is not None:
-            self.reports.metrics.on_retry(self._failed(error), self._context())
+        if self.reports is not None and self.metered:
+            attributes = {**self.attributes, **failure(error)}
+            self.reports.metrics.on_retry(attributes, self._context())
 
     @_harmless
     def end(self, record: CallRecord, ending: Ending) -> None:
@@ -326,12 +277,15 @@ class CallTelemetry:
         error = record.error
         if error is not None:
             self._log_failure(record, error, ending.reason)
-        if self.reports is None:
+        reports = self.reports
+        if reports is None:
             return
-        self._count(record, ending)
-        if error is not None:
-            self._tell_exception(error, ending.exception)
-        self._end_span(record, ending)
+        if self.metered:
+            self._count(reports.metrics, record, ending)
+        if error is not None and reports.wants_events:
+            self._tell_exception(reports.events, error, ending.exception)
+        if self.traced:
+            self._end_span(record, ending)
 
     # --- the parts ---
 
@@ -348,35 +302,33 @@ class CallTelemetry:
                 error.request_id or "none",
                 error.phase,
                 f", not retried: {reason}" if reason else "",
-                extra=_fields(error),
+                extra=log_fields(error),
             )
 
     @_harmless
-    def _count(self, record: CallRecord, ending: Ending) -> None:
-        if self.reports is None:
-            return
-        counted, where = self.reports.metrics, self._context()
+    def _count(self, counted: Metrics, record: CallRecord, ending: Ending) -> None:
+        attributes, where = self.attributes, self._context()
+        failed = failure(record.error, ending.cancelled)
         if record.error is not None and ending.reason == "throttled":
-            counted.on_throttled(self._failed(record.error), where)
+            counted.on_throttled({**attributes, **failed}, where)
         if self.chat:
-            attributes = dict(self.attributes)
             if record.response_model is not None:
                 attributes[names.RESPONSE_MODEL] = record.response_model
-            failed = _failure(record.error, ending)
             recorded = self.recorded or frozenset()
             counted.on_chat(
                 record, attributes, failed, where, duration=ending.duration, recorded=recorded
             )
 
     @_harmless
-    def _tell_exception(self, error: ErrorInfo, exception: BaseException | None) -> None:
-        if self.reports is None or not self.reports.wants_events:
-            return
+    def _tell_exception(
+        self, events: Events, error: ErrorInfo, exception: BaseException | None
+    ) -> None:
         # An error status is no exception by the HTTP conventions; by those of GenAI it is.
         if exception is None and not self.chat:
             return
-        attributes: dict[str, AttributeValue] = {
-            **self._failed(error),
+        attributes = {
+            **self.attributes,
+            **failure(error),
             names.EXCEPTION_MESSAGE: clip(error.message),
         }
         if exception is not None:
@@ -385,14 +337,19 @@ class CallTelemetry:
             attributes[names.EXCEPTION_TYPE] = f"{kind.__module__}.{kind.__qualname__}"
             attributes[names.EXCEPTION_STACKTRACE] = redact(stack, self.head)[-_MAX_STACK:]
         name = names.CHAT_EXCEPTION if self.chat else names.HTTP_EXCEPTION
-        self.reports.events.emit(name, attributes, self._context())
+        events.emit(name, attributes, self._context())
 
     @_harmless
     def _end_span(self, record: CallRecord, ending: Ending) -> None:
         span, error = self.span, record.error
         try:
             if span.is_recording():
-                span.set_attributes(self._outcome(record, ending))
+                nested = self.recorded is not None
+                told = outcome(record, chat=self.chat, nested=nested, stream=ending.stream)
+                told[names.RETRY_COUNT] = self.retries
+                if not ending.inspected:
+                    told[names.STREAM_INSPECTED] = False
+                span.set_attributes({**told, **failure(error, ending.cancelled)})
                 if error is not None:
                     span.set_status(Status(StatusCode.ERROR, clip(error.message)))
                 elif ending.cancelled is not None:
@@ -400,52 +357,5 @@ class CallTelemetry:
         finally:
             span.end()
 
-    def _outcome(self, record: CallRecord, ending: Ending) -> dict[str, AttributeValue]:
-        usage, error = record.usage, record.error
-        values: dict[str, AttributeValue | None] = {
-            names.USAGE_COST: usage.cost,
-            names.REQUEST_ID: record.request_id,
-            names.RETRY_COUNT: self.retries,
-            names.STREAM_COMPLETED: record.completed if ending.stream else None,
-            names.STREAM_INSPECTED: None if ending.inspected else False,
-            **_failure(error, ending),
-        }
-        if self.chat:
-            values |= {
-                names.RESPONSE_ID: record.response_id,
-                names.RESPONSE_MODEL: record.response_model,
-                names.FINISH_REASONS: [record.finish_reason] if record.finish_reason else None,
-                names.TIME_TO_FIRST_CHUNK: record.time_to_first_chunk,
-            }
-        if self.chat and self.recorded is None:  # else the tokens stand on the span around
-            values |= {
-                names.INPUT_TOKENS: usage.input_tokens,
-                names.OUTPUT_TOKENS: usage.output_tokens,
-                names.CACHED_TOKENS: usage.cached_tokens,
-            }
-        if error is not None:
-            values[names.ERROR_CODE] = str(error.code)
-            values[names.ERROR_MESSAGE] = clip(error.message)
-            values[names.ERROR_PHASE] = error.phase
-        return {name: value for name, value in values.items() if value is not None}
-
     def _context(self) -> context.Context:
         return trace.set_span_in_context(self.span) if self.traced else context.get_current()
-
-    def _failed(self, error: ErrorInfo) -> dict[str, AttributeValue]:
-        return {**self.attributes, names.ERROR_TYPE: error_type(error)}
-
-
-def _failure(error: ErrorInfo | None, ending: Ending) -> dict[str, str]:
-    """`error.type`, the same on span and metric; nothing for a call that did not fail."""
-    if error is not None:
-        return {names.ERROR_TYPE: error_type(error)}
-    return {} if ending.cancelled is None else {names.ERROR_TYPE: ending.cancelled}
-
-
-def _fields(error: ErrorInfo) -> dict[str, str]:
-    """A log line's attributes, for handlers that export them."""
-    fields = {names.ERROR_TYPE: error_type(error), names.ERROR_CODE: str(error.code)}
-    if error.request_id is not None:
-        fields[names.REQUEST_ID] = error.request_id
-    return fields
