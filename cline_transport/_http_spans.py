@@ -146,10 +146,7 @@ def _redacting(application: Callable[..., Any]) -> Callable[..., Any]:
     Which headers are captured stays as it was set.
     """
     options: dict[str, Any] = getattr(application, "keywords", {})
-    if "sensitive_headers" not in options:
-        return application
-    sensitive = _sensitive(options["sensitive_headers"])
-    return partial(application, sensitive_headers=sensitive)
+    return partial(application, sensitive_headers=_sensitive(options.get("sensitive_headers")))
 
 
 def _sensitive(given: Sequence[str] | None) -> list[str]:

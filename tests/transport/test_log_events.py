@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from opentelemetry._logs import NoOpLoggerProvider
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.trace import NoOpTracerProvider
 
 from cline_transport import Settings, StreamSettings, TelemetrySettings
 from cline_transport.simulator import Reply, Simulator
@@ -159,6 +161,16 @@ def test_there_is_none_with_telemetry_off_or_nobody_to_take_it(
     traced(rig).post(url, json=CHAT)
     rig.logger_provider = own
     assert rig.logs.get_finished_logs() == ()
+
+
+@pytest.mark.usefixtures("opted_in")
+def test_an_event_needs_neither_spans_nor_metrics(rig: Rig, api: Simulator, url: str) -> None:
+    rig.provider, rig.meter_provider = NoOpTracerProvider(), NoOpMeterProvider()  # type: ignore[assignment]
+    api.enqueue(Reply.error(503), Reply.error(400))
+    traced(rig).post(url, json=CHAT)
+    [log] = rig.logs.get_finished_logs()
+    assert dict(log.log_record.attributes or {}).pop("exception.message")
+    assert (log.log_record.attributes or {})["gen_ai.request.model"] == "cline/ok"
 
 
 def test_a_line_costs_nothing_where_its_level_is_off(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 import pytest
+from opentelemetry import context
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -243,6 +246,52 @@ def test_the_genai_part_can_be_left_to_somebody_else(rig: Rig, api: Simulator, u
     assert (call.name, call.kind.name, len(attempts)) == ("POST", "INTERNAL", 2)
     assert not any(name.startswith("gen_ai.") for name in call.attributes or {})
     assert (call.attributes or {})["cline.usage.cost"] == 0.00042
+
+
+@contextmanager
+def inference(rig: Rig, how: str) -> Generator[None, None, None]:
+    """Run within what another instrumentation makes current; the real ones have their own tests."""
+    attributes = {
+        "conventions": {"gen_ai.operation.name": "chat"},
+        "openinference": {"openinference.span.kind": "LLM"},
+        "genai": {},
+    }
+    tracer = rig.provider.get_tracer("theirs")
+    with tracer.start_as_current_span("theirs", attributes=attributes[how]):
+        if how == "genai":
+            key = "opentelemetry.genai.client.inference.context"
+            token = context.attach(context.set_value(key, object()))
+            yield
+            context.detach(token)
+        else:
+            yield
+
+
+@pytest.mark.parametrize(
+    ("how", "left"),
+    [
+        ("genai", []),
+        ("conventions", [FIRST_CHUNK]),
+        ("openinference", [DURATION, FIRST_CHUNK, TOKENS]),
+    ],
+)
+def test_within_another_instrumentations_inference_nothing_is_counted_twice(
+    rig: Rig, api: Simulator, url: str, how: str, left: list[str]
+) -> None:
+    api.enqueue(Reply.error(503), Reply.stream("Hi"))
+    with inference(rig, how):
+        traced(rig).post(url, json=CHAT)
+    assert sorted(ours(rig)) == [COST, RETRIES, *left]
+    [call] = [s for s in rig.spans.get_finished_spans() if s.name == "chat cline/ok"]
+    told = call.attributes or {}
+    assert call.kind.name == "INTERNAL"
+    assert "gen_ai.operation.name" not in told
+    assert not any(name.startswith("gen_ai.usage.") for name in told)
+    assert told["gen_ai.response.model"] == "cline/ok"
+    # What is counted is counted by the usual attributes.
+    for points in ours(rig).values():
+        for attributes, _ in points:
+            assert attributes["gen_ai.operation.name"] == "chat"
 
 
 def test_a_keep_alive_comment_is_no_first_chunk(rig: Rig, api: Simulator, url: str) -> None:

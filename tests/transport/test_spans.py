@@ -13,6 +13,7 @@ import pytest
 from opentelemetry import baggage, context
 from opentelemetry.instrumentation import httpx as instrumentation
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 from opentelemetry.trace import SpanKind, StatusCode
@@ -486,25 +487,41 @@ def test_telemetry_can_be_switched_off(rig: Rig, api: Simulator, url: str) -> No
     assert attributes(outer) == {}
 
 
-def test_an_unsampled_call_still_sends_its_trace(rig: Rig, api: Simulator, url: str) -> None:
+@pytest.mark.parametrize("metered", [True, False])
+def test_an_unsampled_call_still_sends_its_trace(
+    rig: Rig, api: Simulator, url: str, *, metered: bool
+) -> None:
     rig.provider.sampler = ALWAYS_OFF
+    if not metered:
+        rig.meter_provider = NoOpMeterProvider()  # type: ignore[assignment]
     api.enqueue(Reply.completion("x"))
     traced(rig).post(url, json=CHAT)
     assert rig.spans.get_finished_spans() == ()
     assert api.requests[0].headers["traceparent"].endswith(("-00", "-02"))  # 02: a random ID
 
 
-@pytest.mark.parametrize("instrumented", ["metered", "instrumented"])
-def test_an_unsampled_call_is_seen_by_those_who_look(
-    rig: Rig, api: Simulator, url: str, instrumentor: Any, instrumented: str
+@pytest.mark.parametrize("how", ["ours", "globally", "one client", "its transport"])
+def test_an_unsampled_call_is_counted_by_those_who_count(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any, how: str
 ) -> None:
     rig.provider.sampler = ALWAYS_OFF
-    meters = rig.meter_provider
-    if instrumented == "instrumented":
-        rig.meter_provider = None  # type: ignore[assignment]
-        instrumentor.instrument(tracer_provider=rig.provider, meter_provider=meters)
-    client = traced(rig)
-    rig.meter_provider = meters
+    options: dict[str, Any] = {
+        "tracer_provider": rig.provider,
+        "meter_provider": rig.meter_provider,
+    }
+    counting, inner = rig.meter_provider, rig.inner()
+    if how != "ours":
+        rig.meter_provider = NoOpMeterProvider()  # type: ignore[assignment]
+    if how == "globally":
+        instrumentor.instrument(**options)
+    if how == "its transport":
+        name = ("Sync" if rig.is_sync else "Async") + "OpenTelemetryTransport"
+        name += {"httpx": "", "httpx2": "Httpx2"}[rig.family]
+        inner = getattr(instrumentation, name)(inner, **options)
+    client = traced(rig, inner=inner)
+    if how == "one client":
+        instrumentor.instrument_client(client.raw, **options)
+    rig.meter_provider = counting
     api.enqueue(Reply.completion("x"))
     client.post(url, json=CHAT)
     assert [name for scope, name, *_ in told_metrics(rig) if scope == "http"] == [
