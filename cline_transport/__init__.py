@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from cline_transport._version import __version__
 
 if TYPE_CHECKING:
-    from cline_transport._attach import attach
+    from cline_transport._attach import attach, detach
     from cline_transport._overrides import override
+    from cline_transport._settings_errors import SettingsError
     from cline_transport.errors import ErrorInfo, error_info
     from cline_transport.httpx import AsyncClineTransport, ClineTransport
     from cline_transport.record import Attempt, CallRecord
@@ -36,10 +37,12 @@ __all__ = [
     "RetryPolicy",
     "RetryRule",
     "Settings",
+    "SettingsError",
     "StreamSettings",
     "TelemetrySettings",
     "__version__",
     "attach",
+    "detach",
     "error_info",
     "override",
 ]
@@ -56,9 +59,11 @@ _HOME = {
     "RetryPolicy": "retry",
     "RetryRule": "retry",
     "Settings": "settings",
+    "SettingsError": "_settings_errors",
     "StreamSettings": "settings",
     "TelemetrySettings": "settings",
     "attach": "_attach",
+    "detach": "_attach",
     "error_info": "errors",
     "override": "_overrides",
 }

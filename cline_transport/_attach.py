@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from cline_transport._http_spans import link
-from cline_transport.settings import Settings
+from cline_transport._http_spans import link, unlink
 
-__all__ = ["attach"]
+if TYPE_CHECKING:  # it loads pydantic-settings, which nobody needs before there is a client
+    from cline_transport.settings import Settings
+
+__all__ = ["attach", "detach"]
 
 ClientT = TypeVar("ClientT")
 
@@ -40,13 +43,57 @@ def attach(
 
     Raises:
         TypeError: `client` is none of these.
-        pydantic.ValidationError: A setting from the environment or the file is wrong.
+        SettingsError: A setting from the environment or the file is wrong.
 
     Example:
         ```python
         client = attach(httpx.Client(proxy="http://proxy.example:3128"))
         ```
     """
+    from cline_transport.settings import Settings as Read  # noqa: PLC0415 - see above
+
+    http_client, transport_class = _parts(client, "attach")
+    _wrap_all(
+        http_client,
+        transport_class,
+        settings=Read() if settings is None else settings,
+        tracer_provider=tracer_provider,
+        meter_provider=meter_provider,
+        logger_provider=logger_provider,
+    )
+    return client
+
+
+def detach(client: ClientT) -> ClientT:
+    """Take the transport from under a client again, its proxy mounts included; return the client.
+
+    What `attach` did is undone; a client that has no transport of ours stays as it is. Calls that
+    are under way end as they began.
+
+    Args:
+        client: What `attach` takes.
+
+    Raises:
+        TypeError: `client` is none of these.
+
+    Example:
+        ```python
+        detach(attach(client))
+        ```
+    """
+    http_client, transport_class = _parts(client, "detach")
+
+    def unwrap(transport: Any) -> Any:
+        while isinstance(transport, transport_class):
+            transport = unlink(transport)
+        return transport
+
+    _replace_all(http_client, unwrap)
+    return client
+
+
+def _parts(client: object, function: str) -> tuple[Any, type]:
+    """The HTTP client of a client, and our transport of its family and colour."""
     inner: Any = getattr(client, "_client", client)
     for family in ("httpx", "httpx2"):
         library = sys.modules.get(family)
@@ -54,18 +101,9 @@ def attach(
             continue
         for kind, ours in (("Client", "ClineTransport"), ("AsyncClient", "AsyncClineTransport")):
             if isinstance(inner, getattr(library, kind)):
-                page = import_module(f"cline_transport.{family}")
-                _wrap_all(
-                    inner,
-                    getattr(page, ours),
-                    settings=Settings() if settings is None else settings,
-                    tracer_provider=tracer_provider,
-                    meter_provider=meter_provider,
-                    logger_provider=logger_provider,
-                )
-                return client
+                return inner, getattr(import_module(f"cline_transport.{family}"), ours)
     raise TypeError(
-        "attach() takes an httpx or httpx2 client, or a client of the openai SDK "
+        f"{function}() takes an httpx or httpx2 client, or a client of the openai SDK "
         f"(got {type(client).__module__}.{type(client).__name__})"
     )
 
@@ -75,13 +113,18 @@ def _wrap_all(client: Any, transport_class: type, **options: Any) -> None:
     wrapped: dict[int, object] = {}
 
     def wrap(transport: object) -> object:
-        if transport is None or isinstance(transport, transport_class):
+        if isinstance(transport, transport_class):
             return transport
         if id(transport) not in wrapped:
             wrapped[id(transport)] = ours = transport_class(transport, **options)
             link(transport, ours)
         return wrapped[id(transport)]
 
-    client._transport = wrap(client._transport)
+    _replace_all(client, wrap)
+
+
+def _replace_all(client: Any, replace: Callable[[object], object]) -> None:
+    client._transport = replace(client._transport)
     mounts = cast("dict[object, object]", client._mounts)
-    client._mounts = {pattern: wrap(transport) for pattern, transport in mounts.items()}
+    # A mount without a transport leads to the client's own.
+    client._mounts = {p: None if t is None else replace(t) for p, t in mounts.items()}

@@ -24,7 +24,7 @@ from wrapt import FunctionWrapper  # what opentelemetry-instrumentation patches 
 
 from cline_transport._redaction import HEADER_PATTERNS
 
-__all__ = ["AttemptSpans", "Instrumentable", "link"]
+__all__ = ["AttemptSpans", "Instrumentable", "link", "unlink"]
 
 _INSTRUMENTATION: Final = "opentelemetry.instrumentation.httpx"
 _TRANSPORTS: Final = {
@@ -58,7 +58,7 @@ class AttemptSpans:
         meter_provider: The same for its metrics.
     """
 
-    __slots__ = ("_exchange", "_family", "_method", "_own", "_providers", "_transport", "above")
+    __slots__ = ("_exchange", "_family", "_own", "_providers", "_transport", "above", "method")
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class AttemptSpans:
         meter_provider: Any = None,
     ) -> None:
         self._family = family
-        self._method = method
+        self.method = method
         self._transport = transport
         self._exchange = exchange
         self._providers = (tracer_provider, meter_provider)
@@ -82,7 +82,7 @@ class AttemptSpans:
     @property
     def adopted(self) -> Callable[..., Any] | None:
         """The wrapper that `instrument_client()` meant for our own transport."""
-        patch = self.above.get(self._method)
+        patch = self.above.get(self.method)
         while patch is not None:
             wrapper: Callable[..., Any] | None = getattr(patch, _ADOPTED, None)
             if wrapper is not None:
@@ -95,12 +95,12 @@ class AttemptSpans:
         """Whether the application makes the HTTP spans."""
         if self.adopted is not None or type(self._transport).__module__ == _INSTRUMENTATION:
             return True
-        return _application_wrapper(getattr(self._transport, self._method)) is not None
+        return _application_wrapper(getattr(self._transport, self.method)) is not None
 
     @property
     def send(self) -> Send:
         """Send one request in a span of its own."""
-        beneath: Any = getattr(self._transport, self._method)
+        beneath: Any = getattr(self._transport, self.method)
         application = self.adopted
         if application is None:
             application = _application_wrapper(beneath)
@@ -114,7 +114,7 @@ class AttemptSpans:
     @property
     def plain(self) -> Send:
         """Send one request as if we were not there."""
-        beneath: Send = getattr(self._transport, self._method)
+        beneath: Send = getattr(self._transport, self.method)
         application = self.adopted
         return beneath if application is None else self._wrapped(application, beneath)
 
@@ -125,18 +125,18 @@ class AttemptSpans:
         # Loaded late: it imports every family that is installed.
         from opentelemetry.instrumentation import httpx as instrumentation  # noqa: PLC0415
 
-        wrapper: Any = getattr(instrumentation, _TRANSPORTS[self._family, self._method])
+        wrapper: Any = getattr(instrumentation, _TRANSPORTS[self._family, self.method])
         transport: Any = self._transport
         theirs = isinstance(transport, wrapper)
-        send: Send = getattr(transport._transport if theirs else transport, self._method)
-        beneath = _Beneath(self._method, partial(self._exchange, send))
+        send: Send = getattr(transport._transport if theirs else transport, self.method)
+        beneath = _Beneath(self.method, partial(self._exchange, send))
         if theirs:
             spans: Any = copy.copy(transport)
             spans._transport = beneath
         else:
             spans = wrapper(beneath, *self._providers)
         spans._sensitive_headers = _sensitive(getattr(spans, "_sensitive_headers", None))
-        traced: Send = getattr(spans, self._method)
+        traced: Send = getattr(spans, self.method)
         return traced
 
 
@@ -199,6 +199,16 @@ def link(client_transport: object, ours: Instrumentable) -> None:
             stand_in = FunctionWrapper(getattr(ours, method), _call_through)
             setattr(stand_in, _BENEATH, client_transport)
             object.__setattr__(ours, method, stand_in)
+
+
+def unlink(ours: Any) -> Any:
+    """The transport beneath, with what `instrument_client()` put on ours since."""
+    beneath = ours._transport
+    application = ours._spans.adopted
+    if application is not None:
+        method = ours._spans.method
+        setattr(beneath, method, FunctionWrapper(getattr(beneath, method), application))
+    return beneath
 
 
 def _call_through(wrapped: Callable[..., Any], _instance: object, args: Any, kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 from cline_transport._protocols import RequestHead
 from cline_transport.wire import load_json
 
-__all__ = ["HEADER_PATTERNS", "hide_query", "redact"]
+__all__ = ["HEADER_PATTERNS", "hide_query", "looks_secret", "redact"]
 
 HEADER_PATTERNS: Final = (
     "authorization",
@@ -33,6 +33,9 @@ _SECRET_HEADERS: Final = re.compile("|".join(HEADER_PATTERNS))
 _KEY: Final = re.compile(
     r"\b[prs]k-[A-Za-z0-9_-]{16,}|\b[Bb]earer\s+(?=\S*\d)[A-Za-z0-9._~+/=-]{8,}"
 )
+_USERINFO: Final = re.compile(r"\w+://[^/@\s]+@")
+# Letters and digits mixed, and long: a token, a hash, a UUID.
+_RANDOM: Final = re.compile(r"(?=[\w+/=-]*\d)(?=[\w+/=-]*[A-Za-z])[\w+/=-]{20,}")
 _HIDDEN: Final = "[redacted]"
 # Shorter ones are words, schemes and version numbers.
 _LEAST_SECRET: Final = 7
@@ -52,6 +55,16 @@ def hide_query(query: bytes) -> bytes:
     """
     names = (part.partition(b"=") for part in query.split(b"&"))
     return b"&".join(name + equals + (b"REDACTED" if equals else b"") for name, equals, _ in names)
+
+
+def looks_secret(text: str) -> bool:
+    """Whether a text could be, or hold, a secret: a key, a password in a URL, a random string.
+
+    Example:
+        >>> looks_secret("https://me:pass@host"), looks_secret("before_content")
+        (True, False)
+    """
+    return bool(_KEY.search(text) or _USERINFO.search(text) or _RANDOM.search(text))
 
 
 def redact(text: str, head: RequestHead) -> str:

@@ -98,7 +98,7 @@ class ClineTransport(Instrumentable, httpx.BaseTransport):
 
     Raises:
         TypeError: `transport` is of another family or colour.
-        pydantic.ValidationError: A setting from the environment or the file is wrong.
+        SettingsError: A setting from the environment or the file is wrong.
 
     Example:
         ```python
@@ -177,7 +177,7 @@ class AsyncClineTransport(Instrumentable, httpx.AsyncBaseTransport):
 
     Raises:
         TypeError: `transport` is of another family or colour.
-        pydantic.ValidationError: A setting from the environment or the file is wrong.
+        SettingsError: A setting from the environment or the file is wrong.
 
     Example:
         ```python

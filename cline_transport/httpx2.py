@@ -102,7 +102,7 @@ class ClineTransport(Instrumentable, httpx2.BaseTransport):
 
     Raises:
         TypeError: `transport` is of another family or colour.
-        pydantic.ValidationError: A setting from the environment or the file is wrong.
+        SettingsError: A setting from the environment or the file is wrong.
 
     Example:
         ```python
@@ -181,7 +181,7 @@ class AsyncClineTransport(Instrumentable, httpx2.AsyncBaseTransport):
 
     Raises:
         TypeError: `transport` is of another family or colour.
-        pydantic.ValidationError: A setting from the environment or the file is wrong.
+        SettingsError: A setting from the environment or the file is wrong.
 
     Example:
         ```python

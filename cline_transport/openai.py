@@ -10,10 +10,11 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from cline_transport._attach import attach
-from cline_transport.settings import Settings
 
 if TYPE_CHECKING:
     from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
+
+    from cline_transport.settings import Settings
 
 __all__ = ["async_http_client", "http_client"]
 
@@ -40,7 +41,7 @@ def http_client(
         **kwargs: Passed on to the client (`timeout`, `limits`, `proxy`, `verify`, …).
 
     Raises:
-        pydantic.ValidationError: A setting from the environment or the file is wrong.
+        SettingsError: A setting from the environment or the file is wrong.
 
     Example:
         ```python
@@ -74,7 +75,7 @@ def async_http_client(
         **kwargs: Passed on to the client.
 
     Raises:
-        pydantic.ValidationError: A setting from the environment or the file is wrong.
+        SettingsError: A setting from the environment or the file is wrong.
 
     Example:
         ```python

@@ -86,6 +86,11 @@ class RetryRule:
         check_number("RetryRule", "initial", self.initial, least=0)
         check_number("RetryRule", "multiplier", self.multiplier, least=1)
         check_number("RetryRule", "max_wait", self.max_wait, least=0)
+        if self.initial > self.max_wait:
+            raise ValueError(
+                f"RetryRule.initial must be at most max_wait, {self.max_wait:g} s "
+                f"(got {self.initial!r})"
+            )
 
     def wait(self, retries: int) -> float:
         """Seconds to wait before a retry, `retries` having been spent already."""

@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as SourceError
 
+from cline_transport._settings_errors import (
+    CONFIG,
+    PREFIX,
+    Problem,
+    SettingsError,
+    Sources,
+    unknown_variables,
+)
 from cline_transport.inspection import OnError
 from cline_transport.retry import (
     DEFAULT_RULES,
@@ -31,11 +43,21 @@ from cline_transport.retry import (
     check_number,
 )
 
-__all__ = ["ErrorSettings", "Settings", "StreamSettings", "TelemetrySettings"]
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "ErrorSettings",
+    "Settings",
+    "StreamSettings",
+    "TelemetrySettings",
+    "known_names",
+    "read_file",
+]
 
 StreamRetry = Literal["before_content", "buffered", "never"]
-
-_CONFIG = "CLINE_TRANSPORT_CONFIG"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +129,11 @@ class StreamSettings:
         check_flags(self, "detect_truncation", "explicit")
         _check_choice("StreamSettings.on_error", self.on_error, get_args(OnError))
         _check_choice("StreamSettings.retry", self.retry, get_args(StreamRetry))
+        if self.on_error == "observe" and self.retry == "buffered":
+            raise ValueError(
+                "StreamSettings.retry must be 'before_content' or 'never' where on_error is "
+                "'observe', which holds nothing (got 'buffered')"
+            )
         _check_bytes("StreamSettings.hold_bytes", self.hold_bytes)
         check_number("StreamSettings", "hold_seconds", self.hold_seconds, least=0)
         _check_bytes("StreamSettings.max_event_bytes", self.max_event_bytes)
@@ -156,14 +183,16 @@ class Settings(BaseSettings):
 
     Attributes:
         enabled: `False` makes the transport transparent: same bytes, headers and exceptions.
+        hosts: Where the transport is put under clients without code: host names, `*.example.com`
+            for all below a domain, `host:port` for one port. Elsewhere it has no meaning.
         retry: `RetryPolicy`.
         errors: `ErrorSettings`.
         stream: `StreamSettings`.
         telemetry: `TelemetrySettings`.
 
     Raises:
-        pydantic.ValidationError: A value is wrong; it names the setting, the value and the rule.
-        FileNotFoundError: `CLINE_TRANSPORT_CONFIG` names no file.
+        SettingsError: A value is wrong, a name is unknown, or the file cannot be read; it names the
+            setting, where it came from, the value and what is allowed.
 
     Example:
         ```python
@@ -173,7 +202,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="CLINE_TRANSPORT_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -181,10 +210,35 @@ class Settings(BaseSettings):
     )
 
     enabled: bool = True
+    hosts: Annotated[tuple[str, ...], NoDecode] = ("api.cline.bot",)
     retry: RetryPolicy = Field(default_factory=RetryPolicy)
     errors: ErrorSettings = Field(default_factory=ErrorSettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+
+    if not TYPE_CHECKING:  # the types of the arguments are those of the fields
+
+        def __init__(self, **values: Any) -> None:
+            problems = list(unknown_variables(known_names()))
+            if problems:
+                raise SettingsError(problems)
+            try:
+                super().__init__(**values)
+            except SourceError as exc:  # a branch in one variable that is no JSON
+                raise SettingsError([_not_json(exc)]) from None
+            except ValidationError as exc:
+                sources = Sources(values, read_file(), known_names())
+                raise SettingsError(sources.explain(exc.errors())) from None
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        """`a.example,b.example` in the environment; names are compared in lower case."""
+        if isinstance(value, str):
+            value = [part for part in value.split(",") if part.strip()]
+        if not isinstance(value, (list, tuple)):
+            return value
+        return [_host(part) for part in cast("list[object]", value)]
 
     @field_validator("retry", mode="before")
     @classmethod
@@ -216,16 +270,61 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, environment, file; no `.env` and no secrets directory."""
-        sources = (init_settings, env_settings)
-        name = os.environ.get(_CONFIG)
-        if not name:
-            return sources
-        path = Path(name)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{_CONFIG} must name a TOML file (got {name!r}, which is not one)"
-            )
-        return (*sources, TomlConfigSettingsSource(settings_cls, toml_file=path))
+        file = InitSettingsSource(settings_cls, init_kwargs=read_file())
+        return (init_settings, env_settings, file)
+
+
+def read_file() -> dict[str, Any]:
+    """What the TOML file says that `CLINE_TRANSPORT_CONFIG` names; nothing without one.
+
+    Raises:
+        SettingsError: It is no file, cannot be read, or is no TOML.
+    """
+    name = os.environ.get(CONFIG)
+    if not name:
+        return {}
+    try:
+        return tomllib.loads(Path(name).read_text("utf-8"))
+    except FileNotFoundError:
+        rule = "must name a TOML file, and there is none of this name"
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = getattr(exc, "strerror", None) or "it is not in UTF-8"
+        rule = f"must name a TOML file that can be read: {reason}"
+    except tomllib.TOMLDecodeError as exc:
+        rule = f"must name a file in TOML: {exc}"
+    raise SettingsError([Problem(CONFIG, "the environment", repr(name), rule)])
+
+
+def known_names() -> dict[str, frozenset[str]]:
+    """The names of all settings: those of the root under `""`, and those of each branch."""
+    known = {"": frozenset(Settings.model_fields)}
+    branches = (RetryPolicy, ErrorSettings, StreamSettings, TelemetrySettings)
+    for name, branch in zip(("retry", "errors", "stream", "telemetry"), branches, strict=True):
+        known[name] = frozenset(field.name for field in fields(branch))
+    known["retry.rules"] = frozenset(field.name for field in fields(RetryRule))
+    return known
+
+
+def _not_json(exc: SourceError) -> Problem:
+    found = re.search(r'field "(\w+)"', str(exc))
+    name = found.group(1) if found else ""
+    variable = PREFIX + name.upper()
+    return Problem(name, f"the environment variable {variable}", None, "must be a table in JSON")
+
+
+_HOST: Final = re.compile(
+    r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?"
+)
+
+
+def _host(value: object) -> str:
+    name = value.strip().lower() if isinstance(value, str) else ""
+    if not _HOST.fullmatch(name):
+        raise ValueError(
+            "Settings.hosts must be host names, such as 'api.cline.bot', '*.example.com' or "
+            f"'localhost:8080' (got {value!r})"
+        )
+    return name
 
 
 def _extend_rule(code: str, rule: object) -> object:

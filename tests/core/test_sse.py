@@ -174,9 +174,9 @@ PIECES = [
 
 
 def test_it_agrees_with_the_sdks_decoder_on_many_streams() -> None:
-    """CLINE_TRANSPORT_STREAMS sets how many; a million take a few minutes."""
+    """CLINE_TEST_STREAMS sets how many; a million take a few minutes."""
     chance = random.Random(20)  # noqa: S311 -- a seeded generator of test data
-    for _ in range(int(os.environ.get("CLINE_TRANSPORT_STREAMS", "3000"))):
+    for _ in range(int(os.environ.get("CLINE_TEST_STREAMS", "3000"))):
         stream = "".join(chance.choices(PIECES, k=chance.randrange(24))).encode()
         cuts = sorted(chance.choices(range(len(stream) + 1), k=chance.randrange(4)))
         chunks = [stream[a:b] for a, b in pairwise([0, *cuts, len(stream)])]

@@ -26,10 +26,12 @@ NAMES = {
     "RetryPolicy",
     "RetryRule",
     "Settings",
+    "SettingsError",
     "StreamSettings",
     "TelemetrySettings",
     "__version__",
     "attach",
+    "detach",
     "error_info",
     "override",
 }

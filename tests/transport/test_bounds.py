@@ -1,7 +1,7 @@
 """What a stream costs: memory that is bounded, work that grows with its length and no faster.
 
 Nothing here is timed. Memory is what `tracemalloc` saw; work is counted in calls and in the bytes
-that they were given. `CLINE_TRANSPORT_TEST_FULL=1` takes streams of the full length.
+that they were given. `CLINE_TEST_FULL=1` takes streams of the full length.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cline_transport.sse import EventSplitter, Run
 
 from .conftest import CHAT, FAMILIES, FakeTime
 
-FULL: Final = os.environ.get("CLINE_TRANSPORT_TEST_FULL") == "1"
+FULL: Final = os.environ.get("CLINE_TEST_FULL") == "1"
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 SPARE: Final = 2 * MIB
