@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import fields, is_dataclass, replace
-from difflib import get_close_matches
-from typing import Any, Final, cast
+from dataclasses import is_dataclass, replace
+from typing import Any, Final, NamedTuple, cast
 
+from cline_transport._settings_errors import Problem, SettingsError, own_message, shown, unknown
 from cline_transport.errors import EXTENSION
-from cline_transport.settings import Settings
+from cline_transport.retry import DEFAULT_RULES, RetryRule
+from cline_transport.settings import Settings, known_names, rule_code
+from cline_transport.wire import Code
 
 __all__ = ["effective", "override"]
 
 _Values = Mapping[str, Any]
 _within: Final[ContextVar[tuple[_Values, ...]]] = ContextVar("cline_transport_override", default=())
+_BLOCK: Final = "override()"
+_REQUEST: Final = f'extensions["{EXTENSION}"]'
+# One that goes with any other value, as long as the transport's own are not known.
+_ANY_RULE: Final = RetryRule(initial=0, max_wait=math.inf)
 
 
 @contextmanager
@@ -27,11 +35,12 @@ def override(**settings: object) -> Generator[None, None, None]:
     an outer one. `extensions={"cline_transport": {...}}` of a single request goes on top of both.
 
     Args:
-        **settings: Names of `Settings`; a branch as a mapping changes those of its values that are
-            named, a branch as an object replaces it.
+        **settings: Names of `Settings`, but for `hosts`; a branch as a mapping changes those of its
+            values that are named, and of `retry.rules` those rules; a branch as an object replaces
+            it.
 
     Raises:
-        ValueError: A name is unknown or a value is wrong, before anything is sent.
+        SettingsError: A name is unknown or a value is wrong, before anything is sent.
 
     Example:
         ```python
@@ -39,7 +48,7 @@ def override(**settings: object) -> Generator[None, None, None]:
             client.chat.completions.create(...)
         ```
     """
-    _apply(Settings.model_construct(), settings)
+    _apply(Settings.model_construct(), settings, _BLOCK, any_rule=_ANY_RULE)
     token = _within.set((*_within.get(), settings))
     try:
         yield
@@ -51,38 +60,92 @@ def effective(settings: Settings, extensions: Mapping[str, Any]) -> Settings:
     """The settings of one call: the transport's, then the blocks' around it, then its own.
 
     Raises:
-        ValueError: The request's own have an unknown name or a wrong value.
+        SettingsError: The request's own have an unknown name or a wrong value, or one that
+            contradicts the transport's.
     """
     blocks, own = _within.get(), extensions.get(EXTENSION)
     for values in blocks:
-        settings = _apply(settings, values)
+        settings = _apply(settings, values, _BLOCK)
     if own is None:
         return settings
     if not isinstance(own, Mapping):
-        raise ValueError(f'extensions["{EXTENSION}"] must be a mapping of settings (got {own!r})')
-    return _apply(settings, cast("_Values", own))
+        raise SettingsError(
+            [Problem(_REQUEST, "the request", shown(own), "must be a mapping of settings")]
+        )
+    return _apply(settings, cast("_Values", own), _REQUEST)
 
 
-def _apply(settings: Settings, values: _Values) -> Settings:
+def _apply(
+    settings: Settings, values: _Values, source: str, *, any_rule: RetryRule | None = None
+) -> Settings:
+    known = known_names()
+    known[""] -= {"hosts"}
+    change = _Change(source, any_rule, known, [])
     changed: dict[str, object] = {}
     for name, value in values.items():
-        _check_name(name, set(Settings.model_fields), "")
-        branch: Any = getattr(settings, name)
-        if is_dataclass(branch) and isinstance(value, Mapping):
-            given = cast("_Values", value)
-            for key in given:
-                _check_name(key, {f.name for f in fields(branch)}, f"{name}.")
-            changed[name] = replace(cast("Any", branch), **given)
-        elif isinstance(value, type(branch)):
-            changed[name] = value
-        else:
-            kind = "a mapping or " if is_dataclass(branch) else ""
-            raise ValueError(f"{name} must be {kind}a {type(branch).__name__} (got {value!r})")
+        if name == "hosts":
+            change.wrong((name,), None, "says where the transport is put, not what a call does")
+        elif change.knows((str(name),)):
+            changed[name] = change.value((name,), getattr(settings, name), value)
+    if change.problems:
+        raise SettingsError(change.problems)
     return settings.model_copy(update=changed)
 
 
-def _check_name(name: str, known: set[str], branch: str) -> None:
-    if name not in known:
-        near = get_close_matches(name, known, 1)
-        hint = f"did you mean {branch}{near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-        raise ValueError(f"unknown setting {branch}{name} ({hint})")
+class _Change(NamedTuple):
+    """New values from old ones, and what is wrong with those that were given."""
+
+    source: str
+    any_rule: RetryRule | None
+    known: Mapping[str, frozenset[str]]
+    problems: list[Problem]
+
+    def value(self, path: tuple[str, ...], old: Any, value: object) -> Any:
+        if isinstance(value, type(old)):
+            return value
+        if not is_dataclass(old):
+            self.wrong(path, shown(value), "must be True or False")
+        elif isinstance(value, Mapping):
+            return self.table(path, old, cast("_Values", value))
+        else:
+            self.wrong(path, shown(value), f"must be a mapping or a {type(old).__name__}")
+        return old
+
+    def table(self, path: tuple[str, ...], old: Any, given: _Values) -> Any:
+        new = {name: value for name, value in given.items() if self.knows((*path, str(name)))}
+        if "rules" in new:
+            new["rules"] = self.rules((*path, "rules"), old.rules, new["rules"])
+        dropped: set[str] = set()
+        while True:
+            try:
+                return replace(old, **new)
+            except ValueError as exc:
+                name, rule, told = own_message(str(exc)) or ("", str(exc), None)
+            if not dropped & set(re.findall(r"\w+", rule)):  # else it follows from what is told
+                self.wrong((*path, name), told, rule)
+            if name not in new:
+                return old
+            dropped.add(name)
+            del new[name]
+
+    def rules(self, path: tuple[str, ...], old: Mapping[Code, RetryRule], given: object) -> object:
+        """As in a file: each changes its own rule, and an empty table means none."""
+        if not isinstance(given, Mapping):
+            self.wrong(path, shown(given), "must be a mapping")
+            return old
+        new = dict(old) if given else {}
+        for name, rule in cast("Mapping[object, object]", given).items():
+            code = rule_code(name)
+            known = self.any_rule or new.get(code) or DEFAULT_RULES.get(code) or RetryRule()
+            new[code] = self.value((*path, str(code)), known, rule)
+        return new
+
+    def knows(self, path: tuple[str, ...]) -> bool:
+        *branch, name = path
+        found = name in self.known[".".join(branch[:2])]
+        if not found:
+            self.problems.append(unknown(path, self.known, self.source))
+        return found
+
+    def wrong(self, path: tuple[str, ...], told: str | None, rule: str) -> None:
+        self.problems.append(Problem(".".join(filter(None, path)), self.source, told, rule))

@@ -6,6 +6,7 @@ what is allowed.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,19 @@ from typing import Any, Final, NamedTuple, cast
 
 from cline_transport._redaction import looks_secret
 
-__all__ = ["CONFIG", "PREFIX", "Problem", "SettingsError", "Sources", "unknown_variables"]
+__all__ = [
+    "CONFIG",
+    "PREFIX",
+    "Problem",
+    "SettingsError",
+    "Sources",
+    "located",
+    "own_message",
+    "shown",
+    "unknown",
+    "unknown_variables",
+    "without",
+]
 
 PREFIX: Final = "CLINE_TRANSPORT_"
 CONFIG: Final = f"{PREFIX}CONFIG"
@@ -33,12 +46,10 @@ _ALLOWED: Final = {
     "bool": "true or false",
     "int": "a whole number",
     "float": "a number",
-    "finite": "a finite number",
-    "string": "text",
     "dataclass": "a table of settings",
     "dict": "a table",
     "mapping": "a table",
-    "model": "a table of settings",
+    "tuple": "a list of host names",
 }
 
 
@@ -106,7 +117,7 @@ class Sources:
         self._known = known
 
     def of(self, path: Sequence[str]) -> str:
-        """The strongest source that has a value at this path, or at one of its parents."""
+        """The strongest source that has a value at this path."""
         if _has(self._arguments, path):
             return "an argument"
         variable = _variable(path)
@@ -121,66 +132,156 @@ class Sources:
         return [self._explain(error) for error in errors]
 
     def _explain(self, error: Mapping[str, Any]) -> Problem:
-        path = [str(part) for part in error["loc"] if part != "[key]"]
-        value, kind = error.get("input"), str(error["type"])
-        if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-            return self._unknown(path)
-        own = _OWN_MESSAGE.fullmatch(str(error["msg"]))
+        path = [str(part) for part in error["loc"]]
+        kind = str(error["type"])
+        source = self.of(path)
+        if kind in ("extra_forbidden", "unexpected_keyword_argument", "invalid_key"):
+            return unknown(path, self._known, source)
+        own = own_message(str(error["msg"]))
         if own is not None:
-            name, rule, told = own.groups()
-            path = path if path and path[-1] == name else [*path, name]
-            shown = _HIDDEN if looks_secret(told) else told[:_MAX_VALUE]
-            return Problem(".".join(path), self.of(path), shown, f"must be {rule}")
-        rule = _ALLOWED.get(kind.partition("_")[0])
+            name, rule, told = own
+            path = path if path[-1] == name else [*path, name]
+            return Problem(".".join(path), self._of_all(path, rule), told, rule)
+        rule = _ALLOWED.get(kind.partition("_")[0], str(error["msg"]))
         if kind == "literal_error":
             rule = str(error["ctx"]["expected"])
-        if rule is None:
-            text = str(error["msg"]).removeprefix("Value error, ")
-            return Problem(".".join(path), self.of(path), _shown(value), text)
-        return Problem(".".join(path), self.of(path), _shown(value), f"must be {rule}")
+        if rule.startswith("a table") and source.startswith("the environment"):
+            rule += ", in JSON"
+        return Problem(".".join(path), source, shown(error["input"]), f"must be {rule}")
 
-    def _unknown(self, path: list[str]) -> Problem:
+    def _of_all(self, path: list[str], rule: str) -> str:
+        """The source of a value, and those of the others in its table that its rule names."""
         *branch, name = path
-        known = self._known.get(".".join(branch[:2]), self._known.get(branch[0] if branch else ""))
-        near = get_close_matches(name, sorted(known or ()), 1)
-        dotted = ".".join([*branch, near[0]]) if near else ", ".join(sorted(known or ()))
-        hint = f"did you mean {dotted}?" if near else f"known: {dotted}"
-        # Its value is not shown: who knows what it is.
-        return Problem(".".join(path), self.of(path), None, f"is no setting; {hint}")
+        own = self.of(path)
+        others = self._known.get(".".join(branch[:2]), frozenset()) - {name}
+        named = {
+            other: self.of([*branch, other])
+            for other in re.findall(r"\w+", rule)
+            if other in others
+        }
+        return "; ".join([own, *(f"{o} from {s}" for o, s in named.items() if s != own)])
+
+
+def own_message(message: str) -> tuple[str, str, str] | None:
+    """What a policy said: the setting's name, what is allowed, and the value, as it may be shown.
+
+    Example:
+        >>> own_message("RetryPolicy.jitter must be a number (got 'x')")
+        ('jitter', 'must be a number', "'x'")
+    """
+    found = _OWN_MESSAGE.fullmatch(message)
+    if found is None:
+        return None
+    name, rule, told = found.groups()
+    return name, f"must be {rule}", _short(told)
+
+
+def located(
+    errors: Iterable[Mapping[str, Any]], told: Iterable[tuple[str, ...]]
+) -> dict[tuple[str, ...], Mapping[str, Any]]:
+    """Pydantic's errors by the settings they are of, without what follows from those told."""
+    dropped = {path[-1] for path in told if path}
+    found: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for error in errors:
+        path = tuple(map(str, error["loc"]))
+        own = own_message(str(error["msg"]))
+        if own is not None:
+            name, rule, _ = own
+            if dropped & set(re.findall(r"\w+", rule)):
+                continue
+            path = (*path, name)
+        kept = {name: error[name] for name in ("type", "loc", "input")}
+        found[path] = {**kept, "ctx": error.get("ctx", {})}
+    return found
+
+
+def without(value: object, paths: Iterable[tuple[str, ...]]) -> object:
+    """A tree of tables without some of its values; itself, where it has none of them.
+
+    Example:
+        >>> without({"jitter": 7, "rules": {"429": 3}}, [("rules", "429"), ("deadline",)])
+        {'jitter': 7, 'rules': {}}
+    """
+    for path in paths:
+        value = _pruned(value, path)
+    return value
+
+
+def _pruned(value: object, path: tuple[str, ...]) -> object:
+    if not path or not isinstance(value, Mapping):
+        return value
+    table = dict(cast("Mapping[str, object]", value))
+    name, *rest = path
+    if name not in table:
+        return cast("object", value)
+    inner = table.pop(name)
+    if rest:
+        table[name] = _pruned(inner, tuple(rest))
+        if table[name] is inner:
+            return cast("object", value)
+    return table
+
+
+def unknown(path: Sequence[str], known: Mapping[str, frozenset[str]], source: str) -> Problem:
+    """A name that is no setting; its value is not shown: who knows what it is."""
+    *branch, name = path
+    names = sorted(known[".".join(branch[:2])])
+    near = get_close_matches(name, names, 1)
+    hint = f"did you mean {'.'.join([*branch, *near])}?" if near else f"known: {', '.join(names)}"
+    told = _HIDDEN if looks_secret(name) else name
+    return Problem(".".join([*branch, told]), source, None, f"is no setting; {hint}")
 
 
 _HIDDEN: Final = "[redacted]"
 
 
-def _shown(value: object) -> str:
-    """A wrong value, unless it could be a secret that was put in the wrong place."""
-    text = repr(value)
+def shown(value: object) -> str:
+    """A wrong value, unless it could be a secret that was put in the wrong place.
+
+    Example:
+        >>> shown("later"), shown({"password": "1234"}), shown("https://me:1234@proxy")
+        ("'later'", 'a table', '[redacted]')
+    """
+    return "a table" if isinstance(value, Mapping) else _short(repr(value))
+
+
+def _short(text: str) -> str:
     if looks_secret(text):
         return _HIDDEN
     return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
 
 
-def _has(values: Mapping[str, Any], path: Sequence[str]) -> bool:
-    """Whether the path, or a parent that is no table, has a value."""
-    here: object = values
+def _has(values: object, path: Sequence[str]) -> bool:
+    """Whether tables within tables have a value at the path."""
     for part in path:
-        if not isinstance(here, Mapping):
-            return True  # a parent was given whole
-        table = {str(key): inner for key, inner in cast("Mapping[object, object]", here).items()}
-        if part not in table:
+        if not isinstance(values, Mapping):
             return False
-        here = table[part]
+        named = {str(key): inner for key, inner in cast("Mapping[object, object]", values).items()}
+        if part not in named:
+            return False
+        values = named[part]
     return True
 
 
 def _variable(path: Sequence[str]) -> str | None:
-    """The environment variable of a path, or of its nearest parent; by its own spelling."""
+    """The environment variable that has a value at a path, in its own spelling."""
     spelt = {name.upper(): name for name in os.environ}
-    for end in range(len(path), 0, -1):
-        found = spelt.get(PREFIX + _NESTED.join(path[:end]).upper())
-        if found is not None:
-            return found
+    whole = PREFIX + _NESTED.join(path).upper()
+    for name in sorted(spelt):
+        if name == whole or name.startswith(whole + _NESTED):
+            return spelt[name]
+    for end in range(len(path) - 1, 0, -1):
+        parent = spelt.get(PREFIX + _NESTED.join(path[:end]).upper())
+        if parent is not None and _has(_from_json(os.environ[parent]), path[end:]):
+            return parent
     return None
+
+
+def _from_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def unknown_variables(known: Mapping[str, frozenset[str]]) -> Iterator[Problem]:
@@ -190,9 +291,10 @@ def unknown_variables(known: Mapping[str, frozenset[str]]) -> Iterator[Problem]:
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper == CONFIG:
             continue
-        root = upper.removeprefix(PREFIX).partition(_NESTED)[0].lower()
-        if root not in roots:
-            near = get_close_matches(root, roots, 1)
-            names = [PREFIX + other.upper() for other in near or roots]
-            hint = f"did you mean {names[0]}?" if near else f"known: {', '.join([*names, CONFIG])}"
-            yield Problem(name, "the environment", None, f"is no setting; {hint}")
+        root, _, nested = upper.removeprefix(PREFIX).lower().partition(_NESTED)
+        if root in roots and (root in known or not nested):
+            continue
+        near = get_close_matches(root, roots, 1)
+        names = [PREFIX + other.upper() for other in near or roots]
+        hint = f"did you mean {names[0]}?" if near else f"known: {', '.join([*names, CONFIG])}"
+        yield Problem(name, "the environment", None, f"is no setting; {hint}")

@@ -1,4 +1,4 @@
-"""The command `cline-transport`: a tour of what the transport does, and a simulated Cline API."""
+"""The command `cline-transport`: a tour, a simulated Cline API, and what is in effect here."""
 
 from __future__ import annotations
 
@@ -91,6 +91,18 @@ def _parser() -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", help="the address to listen on (default 127.0.0.1)"
     )
     simulate.set_defaults(run=_simulate, command="simulate")
+
+    text = "show which settings are in effect, where they came from, and what is wrong with them"
+    config = commands.add_parser("config", help=text, description=text.capitalize() + ".")
+    instead = config.add_mutually_exclusive_group()
+    instead.add_argument("--json", action="store_true", help="the same in JSON")
+    instead.add_argument(
+        "--toml", action="store_true", help="instead: a file with all settings, their defaults"
+    )
+    instead.add_argument(
+        "--schema", action="store_true", help="instead: the JSON schema of such a file"
+    )
+    config.set_defaults(run=_config, command="config")
     return parser
 
 
@@ -140,3 +152,16 @@ def _simulate(args: argparse.Namespace) -> int:
 
     serve_forever(args.port, host=args.host, on_ready=ready)
     return 0
+
+
+def _config(args: argparse.Namespace) -> int:
+    from cline_transport._reference import schema_text, toml  # noqa: PLC0415 - see above
+
+    if args.toml or args.schema:
+        print(toml() if args.toml else schema_text(), end="")  # noqa: T201 - it is a command
+        return 0
+    from cline_transport._config_report import make_report  # noqa: PLC0415 - see above
+
+    report = make_report()
+    print(report.to_json() if args.json else report.to_text())  # noqa: T201 - it is a command
+    return 1 if report.problems else 0

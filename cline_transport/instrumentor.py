@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +55,15 @@ class ClineTransportInstrumentor(instrumentor.BaseInstrumentor):  # type: ignore
         """What has to be installed: httpx, which the package itself requires."""
         return ("httpx >= 0.28",)
 
+    def instrument(self, **options: Any) -> None:
+        """Begin, unless it has begun.
+
+        `opentelemetry-instrument` comes once more where `OTEL_CONFIG_FILE` has begun already; that
+        is no mistake of anyone's, and not warned of.
+        """
+        if not (self.is_instrumented_by_opentelemetry and options == {"skip_dep_check": True}):
+            super().instrument(**options)
+
     def _instrument(self, **options: Any) -> None:
         """Begin.
 
@@ -69,7 +80,7 @@ class ClineTransportInstrumentor(instrumentor.BaseInstrumentor):  # type: ignore
         try:
             settings = _settings(options)
         except SettingsError as exc:
-            _logger.error("the transport is switched off, its settings are wrong: %s", exc)  # noqa: TRY400 -- the message says all
+            _report(f"the transport is switched off, its settings are wrong: {exc}")
             return
         if settings.enabled:
             self._patches = _Patches(settings.hosts, {**providers, "settings": settings})
@@ -88,6 +99,19 @@ def _settings(options: dict[str, Any]) -> Settings:
 
     given: Settings | None = options.pop("settings", None)
     return Read(**options) if given is None else given
+
+
+def _report(message: str) -> None:
+    """Log an error, and write it to stderr where only OpenTelemetry takes the log.
+
+    Its handler may be there before the application has made its own, or when it makes none, and
+    the line would go nowhere but to the collector.
+    """
+    _logger.error("%s", message)
+    handlers = [*_logger.handlers, *logging.getLogger().handlers]
+    if handlers and all(type(one).__module__.startswith("opentelemetry.") for one in handlers):
+        with suppress(AttributeError, OSError, ValueError):  # none, or one that is closed
+            sys.stderr.write(f"{message}\n")
 
 
 class _Patches:
@@ -110,7 +134,7 @@ class _Patches:
             client: type = getattr(library, name)
             original: _Choice | None = vars(client).get(_CHOICE)
             if original is None:
-                _logger.error("%s.%s has no %s: update it", library.__name__, name, _CHOICE)
+                _report(f"{library.__name__}.{name} has no {_CHOICE}: update it")
             elif self._active:  # else it was ended before the library was loaded
                 ours = self._choosing(original, library.__name__, transport_name)
                 setattr(client, _CHOICE, ours)

@@ -6,24 +6,25 @@ Precedence: arguments, then `CLINE_TRANSPORT_*` (nested with `__`), then the TOM
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticKnownError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
-from pydantic_settings import SettingsError as SourceError
 
 from cline_transport._settings_errors import (
     CONFIG,
@@ -31,7 +32,10 @@ from cline_transport._settings_errors import (
     Problem,
     SettingsError,
     Sources,
+    located,
+    shown,
     unknown_variables,
+    without,
 )
 from cline_transport.inspection import OnError
 from cline_transport.retry import (
@@ -42,6 +46,7 @@ from cline_transport.retry import (
     check_flags,
     check_number,
 )
+from cline_transport.wire import Code
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,7 +59,7 @@ __all__ = [
     "StreamSettings",
     "TelemetrySettings",
     "known_names",
-    "read_file",
+    "rule_code",
 ]
 
 StreamRetry = Literal["before_content", "buffered", "never"]
@@ -216,19 +221,25 @@ class Settings(BaseSettings):
     stream: StreamSettings = Field(default_factory=StreamSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 
-    if not TYPE_CHECKING:  # the types of the arguments are those of the fields
+    if not TYPE_CHECKING:  # pragma: no branch - the types of the arguments are those of the fields
 
         def __init__(self, **values: Any) -> None:
-            problems = list(unknown_variables(known_names()))
-            if problems:
-                raise SettingsError(problems)
+            file, problems = _read_file()
+            problems += unknown_variables(known_names())
             try:
                 super().__init__(**values)
-            except SourceError as exc:  # a branch in one variable that is no JSON
-                raise SettingsError([_not_json(exc)]) from None
             except ValidationError as exc:
-                sources = Sources(values, read_file(), known_names())
-                raise SettingsError(sources.explain(exc.errors())) from None
+                sources = Sources(values, file, known_names())
+                problems += sources.explain(exc.errors(include_url=False))
+            if problems:
+                raise SettingsError(problems)
+
+    @field_validator("enabled", mode="before")
+    @classmethod
+    def _check_flag(cls, value: object) -> object:
+        if _is_number(value):
+            raise PydanticKnownError("bool_type")
+        return value
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -237,8 +248,33 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             value = [part for part in value.split(",") if part.strip()]
         if not isinstance(value, (list, tuple)):
-            return value
+            raise PydanticKnownError("tuple_type")
         return [_host(part) for part in cast("list[object]", value)]
+
+    @field_validator("retry", "errors", "stream", "telemetry", mode="wrap")
+    @classmethod
+    def _tell_all(
+        cls, value: object, check: Callable[[object], object], info: ValidationInfo
+    ) -> object:
+        """Report all that is wrong in a branch; a policy itself stops at the first."""
+        wrong = dict(_mistaken_kinds(_BRANCHES[str(info.field_name)], value))
+        value = without(value, wrong)
+        while True:
+            try:
+                branch = check(value)
+            except ValidationError as exc:  # noqa: PERF203 -- each time there is less to check
+                found = located(exc.errors(include_url=False), wrong)
+                wrong.update(found)
+                before, value = value, without(value, found)
+                if value is before:  # what is wrong is not in it, or follows from what is told
+                    break
+            else:
+                if not wrong:
+                    return branch
+                break
+        raise ValidationError.from_exception_data(
+            cls.__name__, cast("list[InitErrorDetails]", list(wrong.values()))
+        )
 
     @field_validator("retry", mode="before")
     @classmethod
@@ -247,17 +283,14 @@ class Settings(BaseSettings):
         if not isinstance(value, Mapping):
             return value
         policy = dict(cast("Mapping[str, Any]", value))
-        rules = policy.get("rules")
-        if isinstance(rules, str):  # CLINE_TRANSPORT_RETRY__RULES='{"429": {"max_retries": 5}}'
-            try:
-                rules = policy["rules"] = json.loads(rules)
-            except ValueError as exc:
-                raise ValueError(f"retry.rules must be a JSON object (got {rules!r})") from exc
-        if isinstance(rules, Mapping) and rules:
-            given = cast("Mapping[object, object]", rules)
-            policy["rules"] = {str(code): rule for code, rule in DEFAULT_RULES.items()} | {
-                str(code): _extend_rule(str(code), rule) for code, rule in given.items()
-            }
+        given = policy.get("rules")
+        if isinstance(given, Mapping) and given:
+            rules: dict[str, object] = {str(code): rule for code, rule in DEFAULT_RULES.items()}
+            # A stronger source's come later: it may call 429 by text, another by number.
+            for code, rule in cast("Mapping[object, object]", given).items():
+                key = str(rule_code(code))
+                rules[key] = _extend_rule(rules.get(key), rule)
+            policy["rules"] = rules
         return policy
 
     @classmethod
@@ -270,56 +303,105 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, environment, file; no `.env` and no secrets directory."""
-        file = InitSettingsSource(settings_cls, init_kwargs=read_file())
-        return (init_settings, env_settings, file)
+        file = InitSettingsSource(settings_cls, init_kwargs=_read_file()[0])
+        return (init_settings, _Environment(settings_cls), file)
 
 
-def read_file() -> dict[str, Any]:
-    """What the TOML file says that `CLINE_TRANSPORT_CONFIG` names; nothing without one.
+_BRANCHES: Final[Mapping[str, type]] = {
+    "retry": RetryPolicy,
+    "errors": ErrorSettings,
+    "stream": StreamSettings,
+    "telemetry": TelemetrySettings,
+}
 
-    Raises:
-        SettingsError: It is no file, cannot be read, or is no TOML.
-    """
+
+class _Environment(EnvSettingsSource):
+    """The environment; what should be JSON and is none is left to the check of its setting."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        if isinstance(values.get("hosts"), dict):
+            del values["hosts"]  # of variables beneath, which are unknown
+        # A table in one variable; pydantic looks for it in those of the branches only.
+        tables = [(values.get("retry"), "rules")]
+        for table, name in tables:
+            if isinstance(table, dict) and name in table:
+                inner = table[name] = self.decode_complex_value(name, FieldInfo(), table[name])
+                if name == "rules" and isinstance(inner, dict):
+                    tables += [(inner, code) for code in cast("dict[str, object]", inner)]
+        return values
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except (TypeError, ValueError):  # a table already, or no JSON
+            return value
+
+
+def _read_file() -> tuple[dict[str, Any], list[Problem]]:
+    """What the TOML file says that `CLINE_TRANSPORT_CONFIG` names, and why it cannot be read."""
     name = os.environ.get(CONFIG)
     if not name:
-        return {}
+        return {}, []
     try:
-        return tomllib.loads(Path(name).read_text("utf-8"))
+        return tomllib.loads(Path(name).read_text("utf-8")), []
     except FileNotFoundError:
         rule = "must name a TOML file, and there is none of this name"
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = getattr(exc, "strerror", None) or "it is not in UTF-8"
-        rule = f"must name a TOML file that can be read: {reason}"
+    except UnicodeDecodeError:
+        rule = "must name a TOML file that can be read: it is not in UTF-8"
+    except OSError as exc:
+        rule = f"must name a TOML file that can be read: {exc.strerror}"
     except tomllib.TOMLDecodeError as exc:
         rule = f"must name a file in TOML: {exc}"
-    raise SettingsError([Problem(CONFIG, "the environment", repr(name), rule)])
+    # A path looks much like a key; a bare word may be one.
+    value = repr(name) if set(name) & set("./\\") else shown(name)
+    return {}, [Problem(CONFIG, "the environment", value, rule)]
 
 
 def known_names() -> dict[str, frozenset[str]]:
     """The names of all settings: those of the root under `""`, and those of each branch."""
     known = {"": frozenset(Settings.model_fields)}
-    branches = (RetryPolicy, ErrorSettings, StreamSettings, TelemetrySettings)
-    for name, branch in zip(("retry", "errors", "stream", "telemetry"), branches, strict=True):
+    for name, branch in _BRANCHES.items():
         known[name] = frozenset(field.name for field in fields(branch))
     known["retry.rules"] = frozenset(field.name for field in fields(RetryRule))
     return known
 
 
-def _not_json(exc: SourceError) -> Problem:
-    found = re.search(r'field "(\w+)"', str(exc))
-    name = found.group(1) if found else ""
-    variable = PREFIX + name.upper()
-    return Problem(name, f"the environment variable {variable}", None, "must be a table in JSON")
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _mistaken_kinds(
+    branch: type, value: object
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Numbers as flags, and flags as numbers: pydantic takes 1 for true, and true for 1."""
+    if not isinstance(value, Mapping):
+        return
+    given = cast("Mapping[str, object]", value)
+    for field in fields(branch):
+        path, inner = (field.name,), given.get(field.name)
+        if field.type == "bool" and _is_number(inner):
+            yield path, {"type": "bool_type", "loc": path, "input": inner}
+        if str(field.type).startswith(("int", "float")) and isinstance(inner, bool):
+            kind = f"{str(field.type).partition(' ')[0]}_type"
+            yield path, {"type": kind, "loc": path, "input": inner}
+        if field.name == "rules" and isinstance(inner, Mapping):
+            for code, rule in cast("Mapping[str, object]", inner).items():
+                for (name,), error in _mistaken_kinds(RetryRule, rule):
+                    deep = ("rules", code, name)
+                    yield deep, {**error, "loc": deep}
 
 
 _HOST: Final = re.compile(
-    r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?"
+    r"(?![prs]k-[\w-]{16,}$)"  # a key
+    r"((\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?"
 )
 
 
 def _host(value: object) -> str:
     name = value.strip().lower() if isinstance(value, str) else ""
-    if not _HOST.fullmatch(name):
+    found = _HOST.fullmatch(name)
+    if not found or int(found["port"] or 1) not in range(1, 65536):
         raise ValueError(
             "Settings.hosts must be host names, such as 'api.cline.bot', '*.example.com' or "
             f"'localhost:8080' (got {value!r})"
@@ -327,10 +409,22 @@ def _host(value: object) -> str:
     return name
 
 
-def _extend_rule(code: str, rule: object) -> object:
+def rule_code(code: object) -> Code:
+    """A rule's key, as a policy has it: `"429"` in a file, and `429`, are one.
+
+    Example:
+        >>> rule_code("429"), rule_code("rate_limit_exceeded")
+        (429, 'rate_limit_exceeded')
+    """
+    text = str(code).strip()
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _extend_rule(known: object, rule: object) -> object:
     """A partial rule keeps the other values of the rule that it changes."""
-    default = DEFAULT_RULES.get(int(code) if code.isdigit() else code)
-    if default is None or not isinstance(rule, Mapping):
+    if not isinstance(rule, Mapping):
         return rule
-    known = {name: getattr(default, name) for name in RetryRule.__slots__}
-    return known | dict(cast("Mapping[str, Any]", rule))
+    if isinstance(known, RetryRule):
+        known = {name: getattr(known, name) for name in RetryRule.__slots__}
+    kept = cast("Mapping[str, object]", known if isinstance(known, Mapping) else {})
+    return {**kept, **cast("Mapping[str, object]", rule)}

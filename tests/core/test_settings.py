@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
@@ -15,14 +17,71 @@ from cline_transport import (
     Settings,
     StreamSettings,
     TelemetrySettings,
+    override,
 )
+from cline_transport._overrides import effective
 from cline_transport.retry import DEFAULT_RULES
+from cline_transport.settings import known_names
+
+# Each setting, with a value for the file, the environment, an argument, a block and a request.
+LEVELS: dict[str, tuple[Any, ...]] = {
+    "enabled": (False, True, False, True, False),
+    "hosts": (["file.example"], ["environment.example", "b.example"], ["argument.example"]),
+    "retry.enabled": (False, True, False, True, False),
+    "retry.rules.429.max_retries": (4, 5, 6, 7, 8),
+    "retry.rules.429.initial": (2.5, 3.0, 3.5, 4.0, 4.5),
+    "retry.rules.429.multiplier": (3.0, 3.5, 4.0, 4.5, 5.0),
+    "retry.rules.429.max_wait": (11.0, 12.0, 13.0, 14.0, 15.0),
+    "retry.rules.my_code.max_retries": (4, 5, 6, 7, 8),
+    "retry.max_retry_after": (11.0, 12.0, 13.0, 14.0, 15.0),
+    "retry.deadline": (110.0, 120.0, 130.0, 140.0, 150.0),
+    "retry.jitter": (0.1, 0.2, 0.3, 0.4, 0.5),
+    "retry.throttle": (False, True, False, True, False),
+    "errors.normalize": (False, True, False, True, False),
+    "errors.max_body_bytes": (1001, 1002, 1003, 1004, 1005),
+    "stream.on_error": ("raise", "observe", "normalize", "raise", "observe"),
+    "stream.retry": ("buffered", "never", "before_content", "buffered", "never"),
+    "stream.hold_bytes": (1001, 1002, 1003, 1004, 1005),
+    "stream.hold_seconds": (1.5, 2.5, 3.5, 4.5, 5.5),
+    "stream.detect_truncation": (False, True, False, True, False),
+    "stream.explicit": (False, True, False, True, False),
+    "stream.max_event_bytes": (1001, 1002, 1003, 1004, 1005),
+    "telemetry.enabled": (False, True, False, True, False),
+    "telemetry.attempt_spans": (False, True, False, True, False),
+    "telemetry.genai": (False, True, False, True, False),
+}
+OF_A_CALL = [name for name, levels in LEVELS.items() if len(levels) == 5]
+
+
+def table(name: str, value: Any) -> Any:
+    """`{"retry": {"deadline": 5}}` for `retry.deadline` and 5."""
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value
+
+
+def read(settings: Settings, name: str) -> Any:
+    here: Any = settings
+    for part in name.split("."):
+        if hasattr(here, "keys"):
+            here = here[int(part) if part.isdigit() else part]
+        else:
+            here = getattr(here, part)
+    return list(here) if name == "hosts" else here
+
+
+def variable(name: str) -> str:
+    return "CLINE_TRANSPORT_" + name.replace(".", "__").upper()
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, cast("list[object]", value)))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os  # noqa: PLC0415 -- only to look at what is there
-
     for name in os.environ:
         if name.startswith("CLINE_TRANSPORT_"):
             monkeypatch.delenv(name)
@@ -107,43 +166,161 @@ def test_empty_rules_in_a_file_mean_none(config: Path) -> None:
     assert Settings().retry.rules == {}
 
 
+def test_every_setting_is_in_the_table_of_levels() -> None:
+    known = known_names()
+    leaves = {name for name in known[""] if name not in known}
+    leaves |= {f"{branch}.{name}" for branch in known if branch for name in known[branch]}
+    told = {name.replace(".429", "").replace(".my_code", "") for name in LEVELS}
+    assert told == leaves - {"retry.rules"}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_file_goes_over_the_default(config: Path, name: str) -> None:
+    config.write_text(f"{name} = {json.dumps(LEVELS[name][0])}\n")
+    assert read(Settings(), name) == LEVELS[name][0]
+    if ".my_code." not in name:
+        assert read(Settings.model_construct(), name) != LEVELS[name][0]
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_environment_goes_over_the_file(
+    config: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    config.write_text(f"{name} = {json.dumps(LEVELS[name][0])}\n")
+    monkeypatch.setenv(variable(name), as_text(LEVELS[name][1]))
+    assert read(Settings(), name) == LEVELS[name][1]
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_the_environment_alone_goes_over_the_default(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(variable(name), as_text(LEVELS[name][0]))
+    assert read(Settings(), name) == LEVELS[name][0]
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_an_argument_goes_over_the_environment_and_the_file(
+    config: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file, environment, argument, *_ = LEVELS[name]
+    config.write_text(f"{name} = {json.dumps(file)}\n")
+    monkeypatch.setenv(variable(name), as_text(environment))
+    assert read(Settings(**table(name, argument)), name) == argument
+
+
+@pytest.mark.parametrize("name", OF_A_CALL)
+def test_a_block_goes_over_the_transports_settings_and_a_request_over_both(
+    config: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file, environment, argument, block, request = LEVELS[name]
+    config.write_text(f"{name} = {json.dumps(file)}\n")
+    monkeypatch.setenv(variable(name), as_text(environment))
+    settings = Settings(**table(name, argument))
+    with override(**table(name, block)):
+        assert read(effective(settings, {}), name) == block
+        own = {"cline_transport": table(name, request)}
+        assert read(effective(settings, own), name) == request
+    assert read(effective(settings, {}), name) == argument
+
+
+def test_the_sources_set_one_rule_together(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("[retry.rules.429]\nmax_retries = 1\ninitial = 2\n")
+    monkeypatch.setenv("CLINE_TRANSPORT_RETRY__RULES__429__INITIAL", "3")
+    arguments: Any = {"retry": {"rules": {429: {"multiplier": 4}}}}
+    settings = Settings(**arguments)
+    assert settings.retry.rules[429] == RetryRule(max_retries=1, initial=3, multiplier=4)
+    block: Any = {"rules": {"429": {"max_wait": 50}}}
+    with override(retry=block):
+        assert effective(settings, {}).retry.rules[429] == RetryRule(
+            max_retries=1, initial=3, multiplier=4, max_wait=50
+        )
+
+
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value"),
     [
-        ("CLINE_TRANSPORT_ENABLED", "perhaps", ["enabled", "boolean", "perhaps"]),
-        ("CLINE_TRANSPORT_RETRY__JITTER", "7", ["RetryPolicy.jitter", "between 0 and 1", "7.0"]),
-        ("CLINE_TRANSPORT_RETRY__DEADLINE", "-1", ["RetryPolicy.deadline", ">= 0", "-1"]),
-        ("CLINE_TRANSPORT_RETRY__NOPE", "1", ["retry.nope"]),
-        (
-            "CLINE_TRANSPORT_STREAM__ON_ERROR",
-            "ignore",
-            ["stream.on_error", "'normalize'", "ignore"],
-        ),
-        ("CLINE_TRANSPORT_STREAM__MAX_EVENT_BYTES", "0", ["max_event_bytes", ">= 1", "0"]),
-        ("CLINE_TRANSPORT_ERRORS__MAX_BODY_BYTES", "-5", ["max_body_bytes", ">= 1", "-5"]),
-        ("CLINE_TRANSPORT_RETRY__RULES", "{", ["retry.rules must be a JSON object", "'{'"]),
-        ("CLINE_TRANSPORT_RETRY__RULES", '{"429": 3}', ["retry.rules.429"]),
+        ("CLINE_TRANSPORT_RETRY", '{"rules": {"429": {"max_retries": 5}}}'),
+        ("CLINE_TRANSPORT_RETRY__RULES", '{"429": {"max_retries": 5}}'),
+        ("CLINE_TRANSPORT_RETRY__RULES__429", '{"max_retries": 5}'),
+        ("CLINE_TRANSPORT_RETRY__RULES__429__MAX_RETRIES", "5"),
+        ("cline_transport_retry__rules__429__max_retries", "5"),
     ],
 )
-def test_a_wrong_value_names_the_setting_the_value_and_the_rule(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: list[str]
+def test_a_rule_in_the_environment_is_json_or_a_variable_and_leaves_the_files_others(
+    config: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
+    config.write_text("[retry.rules.429]\ninitial = 2\n[retry.rules.502]\nmax_retries = 9\n")
     monkeypatch.setenv(name, value)
-    with pytest.raises(ValidationError) as caught:
-        Settings()
-    for word in words:
-        assert word in str(caught.value)
+    rules = Settings().retry.rules
+    assert rules[429] == RetryRule(max_retries=5, initial=2)
+    assert rules[502] == RetryRule(max_retries=9)
+    assert rules[503] == DEFAULT_RULES[503]
 
 
-def test_an_unknown_name_in_the_file_is_an_error(config: Path) -> None:
-    config.write_text("retries = 3\n")
-    with pytest.raises(ValidationError, match="retries"):
-        Settings()
+def test_a_rules_code_is_one_in_any_spelling(config: Path) -> None:
+    config.write_text('[retry.rules]\n" 429 " = {initial = 2}\n0429 = {max_retries = 9}\n')
+    rules = Settings().retry.rules
+    assert rules[429] == RetryRule(max_retries=9, initial=2)
+    assert rules.keys() == DEFAULT_RULES.keys()
 
 
-def test_a_file_that_is_none_is_named(config: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="CLINE_TRANSPORT_CONFIG must name a TOML file"):
-        Settings()
+def test_no_deadline_is_null_in_json(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("retry.deadline = 5\n")
+    monkeypatch.setenv("CLINE_TRANSPORT_RETRY", '{"deadline": null}')
+    assert Settings().retry.deadline is None
+
+
+@pytest.mark.parametrize(
+    ("told", "hosts"),
+    [
+        ("api.example", ("api.example",)),
+        ("a.example,b.example", ("a.example", "b.example")),
+        (" a.example , ,b.example, ", ("a.example", "b.example")),
+        ("*.example.com", ("*.example.com",)),
+        ("localhost:8080", ("localhost:8080",)),
+        ("*.example.com:8443", ("*.example.com:8443",)),
+        ("[::1]", ("[::1]",)),
+        ("[2001:DB8::1]:443", ("[2001:db8::1]:443",)),
+        ("127.0.0.1:65535", ("127.0.0.1:65535",)),
+        ("API.Example", ("api.example",)),
+        ("sk-proxy.example", ("sk-proxy.example",)),
+        ("", ()),
+    ],
+)
+def test_hosts_are_a_list_in_the_file_and_commas_apart_in_the_environment(
+    config: Path, monkeypatch: pytest.MonkeyPatch, told: str, hosts: tuple[str, ...]
+) -> None:
+    parts = [part for part in told.split(",") if part.strip()]
+    config.write_text(f"hosts = {json.dumps(parts)}\n")
+    assert Settings().hosts == hosts
+    assert Settings(hosts=tuple(parts)).hosts == hosts
+    monkeypatch.setenv("CLINE_TRANSPORT_HOSTS", told)
+    config.write_text('hosts = ["other.example"]\n')
+    assert Settings().hosts == hosts
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", True), ("TRUE", True), ("yes", True), ("on", True), ("0", False), ("Off", False)],
+)
+def test_a_flag_in_the_environment_has_many_names(
+    monkeypatch: pytest.MonkeyPatch, text: str, value: object
+) -> None:
+    monkeypatch.setenv("CLINE_TRANSPORT_ENABLED", text)
+    monkeypatch.setenv("CLINE_TRANSPORT_RETRY__THROTTLE", text)
+    assert (Settings().enabled, Settings().retry.throttle) == (value, value)
+
+
+def test_an_empty_name_of_the_file_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLINE_TRANSPORT_CONFIG", "")
+    assert Settings() == Settings.model_construct()
+
+
+def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLINE_TRANSPORTS", "1")
+    monkeypatch.setenv("ENABLED", "false")
+    assert Settings().enabled
 
 
 def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:

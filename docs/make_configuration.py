@@ -1,0 +1,57 @@
+"""Write the table in `docs/configuration.md`, `cline_transport.toml` and its JSON schema.
+
+    uv run python docs/make_configuration.py
+
+All of it is made of the settings' classes: names, types, defaults and docstrings.
+"""  # noqa: INP001 - a script, not a module of a package
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cline_transport._reference import RULES, Row, literal, rows, schema_text, toml
+
+DOCS = Path(__file__).parent
+
+PAGE = "configuration.md"
+MARKED = re.compile(r"(?<=<!-- settings -->\n).*(?=<!-- end -->)", re.DOTALL)
+
+
+def generated() -> Iterator[tuple[str, str]]:
+    """The names of the files, and what they have to hold."""
+    page = (DOCS / PAGE).read_text(encoding="utf-8")
+    yield PAGE, MARKED.sub(lambda _: table(), page)
+    yield "cline_transport.toml", toml()
+    yield "cline_transport.schema.json", schema_text()
+
+
+def table() -> str:
+    """All settings, in Markdown."""
+    lines = [
+        "| setting | type | unit | default | environment | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *map(_line, rows())]) + "\n"
+
+
+def _line(row: Row) -> str:
+    default = (
+        "[documented](cline_transport.toml)" if row.name == RULES else f"`{literal(row.default)}`"
+    )
+    names = f"`{row.name}`", f"`{row.environment}`"
+    cells = [names[0], row.type, row.unit or "", default, names[1], row.meaning.replace("|", r"\|")]
+    return "".join(f"| {cell} " for cell in cells) + "|"
+
+
+def main(folder: Path) -> int:
+    """Write them."""
+    for name, text in generated():
+        (folder / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(DOCS))
