@@ -127,7 +127,8 @@ class AttemptSpans:
 
         wrapper: Any = getattr(instrumentation, _TRANSPORTS[self._family, self._method])
         transport: Any = self._transport
-        theirs = isinstance(transport, wrapper)
+        # A method of the instance's own (somebody's patch) is bound to the original, not to a copy.
+        theirs = isinstance(transport, wrapper) and self._method not in vars(transport)
         send: Send = getattr(transport._transport if theirs else transport, self._method)
         beneath = _Beneath(self._method, partial(self._exchange, send))
         if theirs:
