@@ -124,7 +124,11 @@ class Odd:
     def __getattr__(self, name: str) -> Any:
         if name == self._fails:
             raise RuntimeError(name)
-        return lambda *_, **__: None if self._fails == "none" else self
+
+        def made(*_: Any, **__: Any) -> Any:
+            return None if self._fails == "none" else self
+
+        return made
 
 
 @pytest.mark.parametrize(
