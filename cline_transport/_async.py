@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
+from cline_transport._dropped import drop, settle
 from cline_transport._exchange import EXCHANGE, Exchange
 from cline_transport._family import Family
 from cline_transport._http_spans import AttemptSpans
@@ -57,6 +58,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
 
     async def handle(self, request: RequestT) -> ResponseT:
         """Send the request, as often as the policy says; return the response to deliver."""
+        settle()
         settings = effective(self.settings, request.extensions)
         if not settings.enabled:
             plain: ResponseT = await self.spans.plain(request)
@@ -87,15 +89,16 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         request = exchange.begin(wait)
         send = self._exchange
         telemetry = exchange.telemetry
-        ours = telemetry.traced and exchange.attempt_spans
-        if ours and telemetry.unrecorded and not self.spans.instrumented:
-            ours = False  # not sampled, not counted: nobody would see it
-        if ours or self.spans.adopted is not None:
-            if ours:
-                exchange.hide_query(request)
+        hidden = telemetry.enabled and self.spans.instrumented
+        ours = telemetry.recorded_at_all and exchange.attempt_spans
+        if hidden or ours or self.spans.adopted is not None:
             try:
+                if telemetry.enabled:
+                    exchange.hide_query(request)
                 with telemetry.current():
-                    await self.spans.send(request)
+                    response = await self.spans.send(request)
+                if not exchange.sent:  # it never came to us: it is the answer all the same
+                    await self._exchange(_returning(response), request)
             except Exception:
                 if exchange.sent and not exchange.decided:
                     raise
@@ -118,7 +121,14 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE][0]
         exchange.traced = True
         exchange.show_query(request)
-        return await self._exchange_beneath(send, request)
+        exchange.telemetry.inject_beneath(request.headers)
+        try:
+            return await self._exchange_beneath(send, request)
+        except Exception as exc:
+            shown = exchange.shown(exc)
+            if shown is exc:
+                raise
+            raise shown from None
 
     async def _exchange_beneath(
         self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT
@@ -182,6 +192,13 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
             # The status is known: this is an HTTP error, with what has come of its body.
             exchange.rest = _Resumed(chunks, _failing(exc), stream)
         return b"".join(chunks)[: exchange.limit], exchange.rest is None
+
+
+def _returning(response: ResponseT) -> Callable[[Any], Awaitable[ResponseT]]:
+    async def send(_: Any) -> ResponseT:
+        return response
+
+    return send
 
 
 async def _failing(exc: Exception) -> AsyncIterator[bytes]:
@@ -285,7 +302,7 @@ class AsyncBody:
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):  # dropped unread: its span ends all the same
-            self._exchange.on_close()
+            drop(self._exchange.on_close)
 
 
 _DRAIN_SECONDS: Final = 0.1

@@ -11,7 +11,7 @@ from cline_transport import _names as names
 from cline_transport._protocols import RequestHead
 from cline_transport.errors import ErrorInfo
 from cline_transport.record import CallRecord
-from cline_transport.wire import clip
+from cline_transport.wire import as_status, clip
 
 __all__ = ["Attributes", "error_type", "failure", "identity", "log_fields", "outcome"]
 
@@ -28,8 +28,11 @@ def error_type(error: ErrorInfo) -> str:
         >>> error_type(ErrorInfo(code="rate_limit", message=""))
         'rate_limit'
     """
+    status = as_status(error.code)
+    if status is not None:
+        return str(status)
     if isinstance(error.code, int):
-        return str(error.code) if 100 <= error.code <= 599 else "_OTHER"
+        return "_OTHER"
     return error.code if _LOW_CARDINALITY.fullmatch(error.code) else "_OTHER"
 
 

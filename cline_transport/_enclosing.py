@@ -43,14 +43,16 @@ def recorded_around(head: RequestHead, *, stream: bool | None) -> frozenset[str]
     if not span.get_span_context().is_valid:
         return None
     attributes: Mapping[str, Any] | None = getattr(span, "attributes", None)
-    if attributes is None:
+    if not isinstance(attributes, Mapping):
         # Not sampled: it cannot be asked what it is.
         return _by_openllmetry(head, stream=stream) if _is_openllmetry_around(head) else None
     if attributes.get(_KIND) == "LLM":
         return _NONE  # OpenInference has no metrics
     if attributes.get(names.OPERATION_NAME) in _INFERENCES:
-        scope: str = getattr(getattr(span, "instrumentation_scope", None), "name", "")
-        return _by_openllmetry(head, stream=stream) if scope.startswith(_OPENLLMETRY) else _USUAL
+        scope = str(getattr(getattr(span, "instrumentation_scope", None), "name", ""))
+        # Of one that is not known: a metric that is recorded twice shows, by its scope; one that
+        # is not recorded does not.
+        return _by_openllmetry(head, stream=stream) if scope.startswith(_OPENLLMETRY) else _NONE
     return None
 
 

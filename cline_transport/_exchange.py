@@ -21,7 +21,7 @@ from cline_transport._decoded_stream import DecodedStream
 from cline_transport._decoding import Decoder
 from cline_transport._family import Family
 from cline_transport._protocols import Clock, RequestHead, RequestLike, ResponseHead, ResponseLike
-from cline_transport._redaction import hide_query
+from cline_transport._redaction import hide_query, without_secrets
 from cline_transport.call import Call
 from cline_transport.errors import EXTENSION, REQUEST_RECORD, ErrorInfo
 from cline_transport.inspection import StreamReader
@@ -163,14 +163,18 @@ class Exchange(Generic[RequestT, ResponseT]):
     def hide_query(self, request: Any) -> None:
         """Show the HTTP span an attempt's URL without its query's values."""
         url = request.url
-        if url.query:
+        if url.query or url.fragment:
             self._url = url
-            request.url = url.copy_with(query=hide_query(url.query))
+            request.url = url.copy_with(query=hide_query(url.query) or None, fragment=None)
 
     def show_query(self, request: Any) -> None:
         """Give an attempt its URL back, beneath the HTTP span."""
         if self._url is not None:
             request.url = self._url
+
+    def shown(self, exc: Exception) -> Exception:
+        """What the HTTP span may record of an exception; the caller gets the original."""
+        return without_secrets(exc, self._telemetry.head) if self.decided else exc
 
     def plan(self, response: ResponseT) -> BodyPlan:
         """A response has come: how to treat its body."""

@@ -127,7 +127,8 @@ class AttemptSpans:
 
         wrapper: Any = getattr(instrumentation, _TRANSPORTS[self._family, self.method])
         transport: Any = self._transport
-        theirs = isinstance(transport, wrapper)
+        # A method of the instance's own (somebody's patch) is bound to the original, not to a copy.
+        theirs = isinstance(transport, wrapper) and self.method not in vars(transport)
         send: Send = getattr(transport._transport if theirs else transport, self.method)
         beneath = _Beneath(self.method, partial(self._exchange, send))
         if theirs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import traceback
 from collections.abc import Iterator
 from typing import Final, cast
 from urllib.parse import unquote_plus
@@ -15,12 +16,13 @@ from urllib.parse import unquote_plus
 from cline_transport._protocols import RequestHead
 from cline_transport.wire import load_json
 
-__all__ = ["HEADER_PATTERNS", "hide_query", "looks_secret", "redact"]
+__all__ = ["HEADER_PATTERNS", "hide_query", "looks_secret", "redact", "without_secrets"]
 
 HEADER_PATTERNS: Final = (
     "authorization",
     "cookie",
-    "api-?key",
+    "(^|-)auth(-|$)",
+    "(api|auth|access|subscription|account|virtual)-?key",
     "(^|-)token$",
     "^(location|referer)$",  # URLs, with their queries
     "secret",
@@ -40,6 +42,8 @@ _HIDDEN: Final = "[redacted]"
 # Shorter ones are words, schemes and version numbers.
 _LEAST_SECRET: Final = 7
 _LEAST_CONTENT: Final = 8
+_LEAST_WORD: Final = 16
+_LONG_QUERY: Final = 4096
 # What of a request's JSON is somebody's text, not the API's own vocabulary.
 _CONTENT: Final = frozenset(
     {"arguments", "content", "data", "input", "instructions", "prompt", "reasoning", "text", "url"}
@@ -47,14 +51,19 @@ _CONTENT: Final = frozenset(
 
 
 def hide_query(query: bytes) -> bytes:
-    """A query string with its names and without its values.
+    """A query string with its names and without its values; without both where it is long.
 
     Example:
         >>> hide_query(b"api-version=1&key=abc")
         b'api-version=REDACTED&key=REDACTED'
     """
-    names = (part.partition(b"=") for part in query.split(b"&"))
-    return b"&".join(name + equals + (b"REDACTED" if equals else b"") for name, equals, _ in names)
+    if len(query) > _LONG_QUERY:  # longer still, it could be more than a URL may be
+        return b"REDACTED"
+    parts = (part.partition(b"=") for part in query.split(b"&"))
+    # What has no `=` may be a value without a name.
+    return b"&".join(
+        name + b"=REDACTED" if equals else b"REDACTED" if name else b"" for name, equals, _ in parts
+    )
 
 
 def looks_secret(text: str) -> bool:
@@ -80,6 +89,20 @@ def redact(text: str, head: RequestHead) -> str:
     for secret in _secrets(head):
         text = text.replace(secret, _HIDDEN)
     return _KEY.sub(_HIDDEN, text)
+
+
+def without_secrets(exc: Exception, head: RequestHead) -> Exception:
+    """An exception as it may be recorded: itself, or one of the same name without its secrets.
+
+    Instrumentations record an exception's message and its stack as they are.
+    """
+    text = "".join(traceback.format_exception(exc))
+    if redact(text, head) == text:
+        return exc
+    kind = type(exc)
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    stand_in: Exception = type(kind.__name__, (Exception,), names)(redact(str(exc), head))
+    return stand_in
 
 
 def _secrets(head: RequestHead) -> Iterator[str]:
@@ -110,7 +133,12 @@ def _content(payload: object) -> Iterator[str]:
             stack.extend((inner, name in _CONTENT) for name, inner in fields.items())
         elif isinstance(value, list):
             stack.extend((inner, told) for inner in cast("list[object]", value))
-        elif told and isinstance(value, str) and len(value.strip()) >= _LEAST_CONTENT:
+        elif told and isinstance(value, str) and _is_content(value.strip()):
             yield value
             yield value.strip()
             yield json.dumps(value)[1:-1]
+
+
+def _is_content(text: str) -> bool:
+    """Whether a text says something: a single word of ten letters may be the API's own."""
+    return len(text) >= (_LEAST_CONTENT if " " in text else _LEAST_WORD)

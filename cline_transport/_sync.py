@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
+from cline_transport._dropped import drop, settle
 from cline_transport._exchange import EXCHANGE, Exchange
 from cline_transport._family import Family
 from cline_transport._http_spans import AttemptSpans
@@ -58,6 +59,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
 
     def handle(self, request: RequestT) -> ResponseT:
         """Send the request, as often as the policy says; return the response to deliver."""
+        settle()
         settings = effective(self.settings, request.extensions)
         if not settings.enabled:
             plain: ResponseT = self.spans.plain(request)
@@ -88,15 +90,16 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         request = exchange.begin(wait)
         send = self._exchange
         telemetry = exchange.telemetry
-        ours = telemetry.traced and exchange.attempt_spans
-        if ours and telemetry.unrecorded and not self.spans.instrumented:
-            ours = False  # not sampled, not counted: nobody would see it
-        if ours or self.spans.adopted is not None:
-            if ours:
-                exchange.hide_query(request)
+        hidden = telemetry.enabled and self.spans.instrumented
+        ours = telemetry.recorded_at_all and exchange.attempt_spans
+        if hidden or ours or self.spans.adopted is not None:
             try:
+                if telemetry.enabled:
+                    exchange.hide_query(request)
                 with telemetry.current():
-                    self.spans.send(request)
+                    response = self.spans.send(request)
+                if not exchange.sent:  # it never came to us: it is the answer all the same
+                    self._exchange(_returning(response), request)
             except Exception:
                 if exchange.sent and not exchange.decided:
                     raise
@@ -119,7 +122,14 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE][0]
         exchange.traced = True
         exchange.show_query(request)
-        return self._exchange_beneath(send, request)
+        exchange.telemetry.inject_beneath(request.headers)
+        try:
+            return self._exchange_beneath(send, request)
+        except Exception as exc:
+            shown = exchange.shown(exc)
+            if shown is exc:
+                raise
+            raise shown from None
 
     def _exchange_beneath(
         self, send: Callable[[RequestT], ResponseT], request: RequestT
@@ -181,6 +191,10 @@ class SyncLoop(Generic[RequestT, ResponseT]):
             # The status is known: this is an HTTP error, with what has come of its body.
             exchange.rest = _Resumed(chunks, _failing(exc), stream)
         return b"".join(chunks)[: exchange.limit], exchange.rest is None
+
+
+def _returning(response: ResponseT) -> Callable[[Any], ResponseT]:
+    return lambda _: response
 
 
 def _failing(exc: Exception) -> Iterator[bytes]:
@@ -266,9 +280,7 @@ class SyncBody:
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):  # dropped unread: nobody else will
-            with suppress(Exception):
-                self._stream.close()
-            self._exchange.on_close()
+            drop(self.close)
 
 
 _DRAIN_SECONDS: Final = 0.1

@@ -32,6 +32,7 @@ from cline_transport.retry import (
 )
 from cline_transport.settings import Settings
 from cline_transport.wire import (
+    KNOWN_CODES,
     WireError,
     as_mapping,
     clip,
@@ -202,9 +203,10 @@ class Call:
         error = replace(
             self._stream_error(failure, self.number),
             status_code=status_for(failure.error.code),
-            request_id=head.headers.get("x-request-id"),
+            request_id=self._request_id(head),
         )
-        body = write_error(failure.error._replace(code=error.code))
+        raw = failure.error.code
+        body = write_error(failure.error._replace(code=error.code if raw is None else raw))
         rewrite = Rewrite(status_for(failure.error.code), body)
         return self._on_failure(head, error, rewrite, now=now, epoch=epoch, random=random)
 
@@ -238,7 +240,7 @@ class Call:
                 error,
                 phase="mid_stream",
                 status_code=head.status_code,
-                request_id=head.headers.get("x-request-id"),
+                request_id=self._request_id(head),
             )
         self._end_attempt(now, head, error)
         ruling = self._rule(error, None, now=now, random=random)
@@ -343,7 +345,7 @@ class Call:
                 message=found.message,
                 metadata=found.metadata,
                 status_code=status,
-                request_id=head.headers.get("x-request-id"),
+                request_id=self._request_id(head),
                 retryable=is_transient(code, head.status_code),
             ),
             self.number,
@@ -351,7 +353,7 @@ class Call:
 
     def _explain(self, error: ErrorInfo, attempts: int) -> ErrorInfo:
         code = error.code
-        if isinstance(code, str):
+        if isinstance(code, str) and not self._is_known(error):
             code = clip(redact(code, self._head), 64)
         return replace(
             error,
@@ -361,8 +363,25 @@ class Call:
             attempts=attempts,
         )
 
+    def _is_known(self, error: ErrorInfo) -> bool:
+        """Whether a code is documented, ours or configured: no secret, and ruled on by its name."""
+        known = error.code in KNOWN_CODES or error.code in self._settings.retry.rules
+        return known or error.phase == "connection"
+
+    def _request_id(self, head: ResponseHead) -> str | None:
+        given = head.headers.get("x-request-id")
+        if given is None or (len(given) <= 128 and given.isprintable() and not self._tells(given)):
+            return given
+        return clip(redact(given, self._head), 256)
+
+    def _tells(self, text: str) -> bool:
+        """Whether a short text could hold the key: one look, as each answer has such a text."""
+        headers = self._head.headers
+        keys = (headers.get("authorization", ""), headers.get("x-api-key", ""))
+        return any(key and key[-7:] in text for key in keys)
+
     def _end_attempt(self, now: float, head: ResponseHead | None, error: ErrorInfo | None) -> None:
-        request_id = head.headers.get("x-request-id") if head else None
+        request_id = self._request_id(head) if head else None
         self.record.request_id = request_id
         self.record.attempts.append(
             Attempt(
@@ -407,4 +426,5 @@ def _promote(payload: Mapping[str, Any], inside: WireError, error: ErrorInfo) ->
     """The body of a 2xx that is an error; `None` where it is in the documented format already."""
     if (as_mapping(payload.get("error")) or {}).get("message"):
         return None
-    return dump_json({**payload, **error_body(inside._replace(code=error.code))})
+    code = error.code if inside.code is None else inside.code
+    return dump_json({**payload, **error_body(inside._replace(code=code))})

@@ -128,7 +128,8 @@ def _read_usage(usage: Mapping[str, Any], record: CallRecord) -> None:
     if details is not None:
         noted.cached_tokens = count(details.get("cached_tokens"))
     cost = usage.get("cost")
-    noted.cost = cost if isinstance(cost, float) else count(cost)
+    whole = count(cost)
+    noted.cost = cost if isinstance(cost, float) else None if whole is None else float(whole)
 
 
 class StreamFailure(NamedTuple):

@@ -12,14 +12,14 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable, Generator, MutableMapping
-from contextlib import contextmanager
-from typing import Concatenate, Final, NamedTuple, ParamSpec
+from contextlib import contextmanager, suppress
+from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from opentelemetry import context, metrics, propagate, trace
-from opentelemetry._logs import LoggerProvider, get_logger_provider
+from opentelemetry._logs import LoggerProvider, NoOpLoggerProvider, get_logger_provider
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from cline_transport import _names as names
 from cline_transport._attributes import (
@@ -90,6 +90,14 @@ def _records(provider: object) -> bool:
     return not module.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
 
 
+_ProviderT = TypeVar("_ProviderT")
+
+
+def _given(provider: _ProviderT | None) -> _ProviderT | None:
+    """A provider that was given; the API's stand-in for the global one is the global one."""
+    return None if type(provider).__name__.lstrip("_").startswith("Proxy") else provider
+
+
 class Telemetry:
     """Tracer, instruments and event logger of one transport.
 
@@ -107,12 +115,20 @@ class Telemetry:
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
     ) -> None:
-        self._tracers = tracer_provider
-        self._meters = meter_provider
-        self._logs = logger_provider
-        self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
-        self.metrics = Metrics(meter_provider)
-        self.events = Events(logger_provider)
+        self._tracers = _given(tracer_provider)
+        self._meters = _given(meter_provider)
+        self._logs = _given(logger_provider)
+        self._tracer: Tracer = trace.NoOpTracer()
+        try:
+            self._tracer = trace.get_tracer(
+                names.SCOPE, __version__, self._tracers, names.SCHEMA_URL
+            )
+            self.metrics = Metrics(self._meters)
+            self.events = Events(self._logs)
+        except Exception:
+            logger.debug("telemetry failed in a provider", exc_info=True)
+            self.metrics = Metrics(metrics.NoOpMeterProvider())
+            self.events = Events(NoOpLoggerProvider())
 
     def start(
         self,
@@ -145,7 +161,8 @@ class Telemetry:
         attributes = call.attributes
         name, kind = call.head.method, SpanKind.INTERNAL
         if call.chat:
-            call.recorded = recorded_around(call.head, stream=stream)
+            with suppress(Exception):  # somebody's span is asked what it is
+                call.recorded = recorded_around(call.head, stream=stream)
             name = names.CHAT if call.model is None else f"{names.CHAT} {call.model}"
             if stream is not None:
                 attributes[names.REQUEST_STREAM] = stream
@@ -154,7 +171,10 @@ class Telemetry:
             else:
                 del attributes[names.OPERATION_NAME]  # theirs is the inference that is counted
         if tracing:
-            call.span = self._tracer.start_span(name, kind=kind, attributes=attributes)
+            span = self._tracer.start_span(name, kind=kind, attributes=attributes)
+            # Asked once, here, where it may fail.
+            call.traced, call.recording = span.get_span_context().is_valid, span.is_recording()
+            call.span = span
 
     @property
     def wants_events(self) -> bool:
@@ -173,13 +193,16 @@ class CallTelemetry:
         span: The call's span.
         chat: Whether the GenAI conventions apply.
         recorded: The metrics that an instrumentation around the call records; `None` without one.
+        traced: Whether there is a trace at all: then trace headers are sent.
+        recording: Whether the call's span is recorded.
         metered: Whether metrics are recorded.
         retries: Attempts after the first.
         ended: Whether the call is over.
     """
 
     __slots__ = (
-        "chat", "ended", "head", "metered", "model", "recorded", "reports", "retries", "span",
+        "chat", "ended", "head", "metered", "model", "recorded", "recording", "reports", "retries",
+        "span", "traced",
     )  # fmt: skip
 
     def __init__(self, head: RequestHead, model: str | None) -> None:
@@ -189,6 +212,8 @@ class CallTelemetry:
         self.span: Span = trace.INVALID_SPAN
         self.chat = False
         self.recorded: frozenset[str] | None = None
+        self.traced = False
+        self.recording = False
         self.metered = False
         self.retries = 0
         self.ended = False
@@ -199,20 +224,25 @@ class CallTelemetry:
         return identity(self.head, self.model, chat=self.chat)
 
     @property
-    def traced(self) -> bool:
-        """Whether there is a trace at all: then attempts get HTTP spans and trace headers."""
-        return self.span.get_span_context().is_valid
+    def enabled(self) -> bool:
+        """Whether anything is to be told but lines in the log."""
+        return self.reports is not None
 
     @property
-    def unrecorded(self) -> bool:
-        """Whether nothing of the attempts would be recorded: neither spans nor metrics."""
-        return not self.metered and not self.span.is_recording()
+    def recorded_at_all(self) -> bool:
+        """Whether anything of an attempt would be recorded: a span or a metric."""
+        return self.recording or self.metered
 
     @_harmless
     def inject(self, headers: MutableMapping[str, str]) -> None:
         """Send the trace on with a request that has no HTTP span to do it."""
         if self.traced:
             propagate.inject(headers, trace.set_span_in_context(self.span))
+
+    def inject_beneath(self, headers: MutableMapping[str, str]) -> None:
+        """The same where an HTTP span should be: it may have been left out (an excluded URL)."""
+        if self.traced and trace.get_current_span() is self.span:
+            self.inject(headers)
 
     @contextmanager
     def current(self) -> Generator[None, None, None]:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, cast
 
 __all__ = [
     "CONNECTION_CODES",
+    "KNOWN_CODES",
     "MAX_MESSAGE",
     "NEVER_RETRIED",
     "TRANSIENT",
@@ -83,6 +84,9 @@ NEVER_RETRIED: Final = frozenset(
     {"context_length_exceeded", "content_filter", "insufficient_quota"}
 )
 """Codes that no retry mends, whatever the status they come under."""
+
+KNOWN_CODES: Final[frozenset[Code]] = TRANSIENT | NEVER_RETRIED
+"""Codes that are documented, or ours."""
 
 _STATUS_OF_CODE: Final[Mapping[str, int]] = MappingProxyType(
     {

@@ -6,9 +6,6 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-# For this run, not for those that tests start.
-os.environ.pop("PYTEST_ADDOPTS", None)
-
 # No test depends on wall time. HYPOTHESIS_EXAMPLES raises the count for a longer run.
 settings.register_profile(
     "project",

@@ -31,6 +31,10 @@ def head(
         ("x-goog-api-key", "abcdefg", "abcdefg"),
         ("x-auth-token", "abcdefg", "abcdefg"),
         ("client-secret", "abcdefg", "abcdefg"),
+        ("helicone-auth", "Bearer abcdefg", "abcdefg"),
+        ("ocp-apim-subscription-key", "abcdefg", "abcdefg"),
+        ("x-auth-key", "abcdefg", "abcdefg"),
+        ("x-access-key", "abcdefg", "abcdefg"),
     ],
 )
 def test_a_secret_of_a_header_is_taken_out(name: str, value: str, secret: str) -> None:
@@ -80,12 +84,18 @@ def test_a_long_prompt_goes_before_one_that_is_part_of_it() -> None:
     assert redact("Tell me a story", head(body=body)) == "[redacted]"
 
 
-@pytest.mark.parametrize("word", ["json_schema", "assistant", "cline/model-name", "Hi", "a or b"])
+@pytest.mark.parametrize(
+    "word", ["json_schema", "assistant", "cline/model-name", "Hi", "a or b", "requests"]
+)
 def test_the_apis_own_words_stay(word: str) -> None:
     body = {
         "model": "cline/model-name",
         "response_format": {"type": "json_schema"},
-        "messages": [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "a or b"}],
+        "messages": [
+            {"role": "assistant", "content": "Hi"},
+            {"role": "user", "content": "a or b"},
+            {"role": "user", "content": "requests"},
+        ],
     }
     assert redact(f"unsupported {word}", head(body=body)) == f"unsupported {word}"
 
@@ -123,7 +133,9 @@ def test_a_body_that_is_no_json_will_do() -> None:
     [
         (b"", b""),
         (b"a=1", b"a=REDACTED"),
-        (b"a=1&b=&c&=d&&e=f=g", b"a=REDACTED&b=REDACTED&c&=REDACTED&&e=REDACTED"),
+        (b"secret", b"REDACTED"),
+        (b"&".join(b"a=1" for _ in range(2000)), b"REDACTED"),
+        (b"a=1&b=&c&=d&&e=f=g", b"a=REDACTED&b=REDACTED&REDACTED&=REDACTED&&e=REDACTED"),
     ],
 )
 def test_a_query_keeps_its_names(query: bytes, hidden: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from opentelemetry import context
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -172,6 +173,27 @@ def test_a_cost_that_is_none_is_not_added(rig: Rig, api: Simulator, url: str, co
     assert ours(rig) == {DURATION: [(chat(api), (1, 0.0))]}
 
 
+def test_a_cost_in_whole_credits_is_a_number_like_any_other(
+    rig: Rig, api: Simulator, url: str
+) -> None:
+    api.enqueue(*[Reply.completion("x", usage={"cost": 2**63 - 1})] * 2)
+    client = traced(rig)
+    for _ in range(2):
+        client.post(url, json=CHAT)
+    [call, _], _ = rig.finished()
+    assert type((call.attributes or {})["cline.usage.cost"]) is float
+    data: Any = rig.reader.get_metrics_data()
+    assert encode_metrics(data).SerializeToString()
+
+
+def test_a_status_that_is_written_as_text_is_that_status(
+    rig: Rig, api: Simulator, url: str
+) -> None:
+    api.enqueue(Reply.error(401, code="401"))
+    traced(rig).post(url, json=CHAT)
+    assert ours(rig) == {DURATION: [(chat(api, error__type="401"), (1, 0.0))]}
+
+
 def test_what_differs_from_call_to_call_is_in_no_metric(rig: Rig, api: Simulator, url: str) -> None:
     client = traced(rig, Settings(retry=RetryPolicy(rules={})))
     for number in range(20):
@@ -213,6 +235,7 @@ def test_there_are_metrics_without_a_trace(rig: Rig, api: Simulator, url: str) -
     traced(rig).post(url, json=CHAT)
     assert sorted(ours(rig)) == [COST, RETRIES, DURATION, TOKENS]
     assert "traceparent" not in api.requests[0].headers
+    assert [p[3]["http.status_code"] for p in told_metrics(rig) if p[0] == "http"] == [200, 503]
 
 
 def test_and_a_trace_without_metrics(rig: Rig, api: Simulator, url: str) -> None:
@@ -252,11 +275,13 @@ def test_the_genai_part_can_be_left_to_somebody_else(rig: Rig, api: Simulator, u
 def inference(rig: Rig, how: str) -> Generator[None, None, None]:
     """Run within what another instrumentation makes current; the real ones have their own tests."""
     attributes = {
-        "conventions": {"gen_ai.operation.name": "chat"},
+        "openllmetry": {"gen_ai.operation.name": "chat"},
+        "another": {"gen_ai.operation.name": "chat"},
         "openinference": {"openinference.span.kind": "LLM"},
         "genai": {},
     }
-    tracer = rig.provider.get_tracer("theirs")
+    scope = "opentelemetry.instrumentation.openai.v1" if how == "openllmetry" else "theirs"
+    tracer = rig.provider.get_tracer(scope)
     with tracer.start_as_current_span("theirs", attributes=attributes[how]):
         if how == "genai":
             key = "opentelemetry.genai.client.inference.context"
@@ -271,7 +296,8 @@ def inference(rig: Rig, how: str) -> Generator[None, None, None]:
     ("how", "left"),
     [
         ("genai", []),
-        ("conventions", [FIRST_CHUNK]),
+        ("openllmetry", [FIRST_CHUNK]),
+        ("another", [DURATION, FIRST_CHUNK, TOKENS]),
         ("openinference", [DURATION, FIRST_CHUNK, TOKENS]),
     ],
 )

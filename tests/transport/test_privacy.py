@@ -190,6 +190,45 @@ def test_nor_by_a_span_whose_hook_failed(
     check(rig)
 
 
+@pytest.mark.usefixtures("conventions")
+@pytest.mark.parametrize("header", ["authorization", "cookie"])
+def test_nor_by_the_exception_that_a_span_records(
+    rig: Rig, api: Simulator, url: str, caplog: pytest.LogCaptureFixture, header: str
+) -> None:
+    client = rig.client(rig.transport(traced=True))
+    with caplog.at_level(logging.DEBUG, "cline_transport"), log_lines_exported(rig):
+        answer = client.post(url, json=CHAT, headers={header: f"Bearer {KEY}\n", "x-kept": "kept"})
+    assert type(answer.exception) is rig.exception("LocalProtocolError")
+    assert "SECRETKEY" in str(answer.exception)  # the caller's own
+    [_], [attempt] = rig.finished()
+    [event] = attempt.events
+    assert (event.attributes or {})["exception.type"] == f"{rig.family}.LocalProtocolError"
+    assert b"SECRETKEY" not in exported(rig)
+    assert "SECRETKEY" not in caplog.text
+
+
+def test_nor_by_a_request_id_that_repeats_it(rig: Rig, api: Simulator, url: str) -> None:
+    api.enqueue(Reply.completion(ANSWER, request_id=f"req {KEY} {'x' * 9000}"))
+    client = rig.client(rig.transport(traced=True))
+    client.post(url, json=CHAT, headers={"authorization": f"Bearer {KEY}"})
+    [call], _ = rig.finished()
+    told = str((call.attributes or {})["cline.request_id"])
+    assert told.startswith("req [redacted] xxx")
+    assert len(told) == 256
+    assert b"SECRETKEY" not in exported(rig)
+
+
+def test_a_query_that_is_long_is_left_out(rig: Rig, api: Simulator, url: str) -> None:
+    query = "&".join(f"a{number}=1" for number in range(6500))
+    api.enqueue(Reply.completion(ANSWER))
+    assert (
+        rig.client(rig.transport(traced=True)).post(f"{url}?{query}#part", json=CHAT).status == 200
+    )
+    _, [attempt] = rig.finished()
+    assert (attempt.attributes or {})["http.url"] == f"{url}?REDACTED"
+    assert api.requests[0].target.endswith(query)
+
+
 def test_the_api_gets_the_query_as_it_is(rig: Rig, api: Simulator, url: str) -> None:
     api.enqueue(Reply.error(503), Reply.completion("x"))
     rig.client(rig.transport(traced=True)).post(f"{url}?a=1%2F2&b=c+d&&e", json=CHAT)

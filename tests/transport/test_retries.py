@@ -350,3 +350,22 @@ def test_a_head_request_gets_its_retries_and_no_body(rig: Rig, api: Simulator, u
     assert (answer.status, answer.body) == (503, b"")
     assert answer.headers["content-length"] == "9"
     assert len(api.requests) == 4
+
+
+@pytest.mark.parametrize("code", ["server_error", "rate_limit", "connection_closed"])
+def test_a_code_is_ruled_on_by_its_name_though_the_prompt_repeats_it(
+    rig: Rig, api: Simulator, url: str, code: str
+) -> None:
+    failed = Reply.close() if "conn" in code else Reply.stream("x", error=code, error_after=0)
+    api.enqueue(failed, Reply.stream("fine"))
+    chat = {"model": "cline/ok", "messages": [{"role": "user", "content": f"{code} of a tool"}]}
+    answer = rig.client().post(url, params={"mode": code}, json=chat, headers={"cookie": code})
+    assert answer.status == 200
+    assert [str(a.error and a.error.code) for a in answer.record.attempts] == [code, "None"]
+
+
+def test_so_is_one_that_is_never_retried(rig: Rig, api: Simulator, url: str) -> None:
+    api.enqueue(Reply.error(429, code="insufficient_quota"), Reply.stream("fine"))
+    answer = rig.client().post(url, json=CHAT, headers={"cookie": "insufficient_quota"})
+    assert answer.status == 429
+    assert len(api.requests) == 1

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 )
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
+from cline_transport._dropped import settle
 from cline_transport.simulator import Gate, Reply, Simulator
 
 from .conftest import CHAT, Rig, is_ours, unread
@@ -242,6 +243,7 @@ class LifeCycle(RuleBasedStateMachine):
             self.client.close(one.response)
             self.end(one)
         self.open.clear()
+        settle()
         assert self.balance.started == self.balance.ended
         retried = self.retries() - self.retried
         assert retried == self.balance.attempts - self.balance.calls

@@ -413,6 +413,46 @@ def passing_on(rig: Rig) -> Any:
     return AsyncPassing()
 
 
+@pytest.mark.parametrize("how", ["patched", "uninstrumented"])
+def test_one_of_opentelemetrys_with_a_method_of_its_own_sends_once(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any, how: str
+) -> None:
+    name = ("Sync" if rig.is_sync else "Async") + "OpenTelemetryTransport"
+    name += {"httpx": "", "httpx2": "Httpx2"}[rig.family]
+    wrapped = getattr(instrumentation, name)(rig.inner(), tracer_provider=rig.provider)
+    plain = rig.client(wrapped)
+    if how == "uninstrumented":
+        instrumentor.instrument_client(plain.raw, tracer_provider=rig.provider)
+        instrumentor.uninstrument_client(plain.raw)
+    else:
+        method = "handle_request" if rig.is_sync else "handle_async_request"
+        setattr(wrapped, method, getattr(wrapped, method))
+    attach(plain.raw, tracer_provider=rig.provider)
+    api.enqueue(Reply.completion("first"), Reply.completion("second"))
+    answer = plain.post(url, json=CHAT)
+    assert b"first" in answer.body
+    assert len(api.requests) == len(answer.record.attempts) == 1
+
+
+def test_an_answer_that_never_came_to_us_is_the_answer(rig: Rig, url: str) -> None:
+    def handler(_: Any) -> Any:
+        raise AssertionError("it is not asked")
+
+    transport = rig.transport(rig.library.MockTransport(handler), traced=True)
+    content = {"choices": [{"finish_reason": "stop"}], "id": "gen-1"}
+
+    def answered(*_: Any) -> Any:
+        return rig.library.Response(200, json=content)
+
+    async def answered_later(*_: Any) -> Any:
+        return answered()
+
+    transport._loop.spans._own = answered if rig.is_sync else answered_later
+    answer = rig.client(transport).post(url, json=CHAT)
+    assert answer.json() == content
+    assert len(answer.record.attempts) == 1
+
+
 def test_another_patch_of_the_method_is_left_alone(rig: Rig, api: Simulator, url: str) -> None:
     calls: list[str] = []
 
@@ -464,6 +504,9 @@ def test_excluded_urls_have_no_http_span_and_the_call_stays_unmarked(
     [call], attempts = rig.finished()
     assert attempts == []
     assert "http.request.resend_count" not in attributes(call)
+    assert call.context is not None
+    sent = {r.headers["traceparent"].split("-")[2] for r in api.requests}
+    assert sent == {f"{call.context.span_id:016x}"}
 
 
 def test_attempt_spans_can_be_switched_off(rig: Rig, api: Simulator, url: str) -> None:
@@ -476,6 +519,16 @@ def test_attempt_spans_can_be_switched_off(rig: Rig, api: Simulator, url: str) -
     assert call.context is not None
     sent = {r.headers["traceparent"].split("-")[2] for r in api.requests}
     assert sent == {f"{call.context.span_id:016x}"}  # the trace goes on all the same
+
+
+def test_an_application_that_instruments_keeps_its_spans_in_the_trace(
+    rig: Rig, api: Simulator, url: str, instrumentor: Any
+) -> None:
+    instrumentor.instrument(tracer_provider=rig.provider)
+    three_attempts(api)
+    settings = Settings(telemetry=TelemetrySettings(attempt_spans=False))
+    traced(rig, settings).post(url, json=CHAT)
+    check_three_attempts(rig)
 
 
 def test_telemetry_can_be_switched_off(rig: Rig, api: Simulator, url: str) -> None:

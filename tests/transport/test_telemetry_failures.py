@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.instrumentation import httpx as instrumentation
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
@@ -112,6 +113,50 @@ def test_a_sampler(rig: Rig, api: Simulator, url: str, name: str) -> None:
     rig.provider.sampler = RaisingSampler(name)
     recovers(rig, api, url)
     fails(rig, api, url)
+
+
+class Odd:
+    """A provider, or what it makes, that is none of the SDK's: it fails where it is told to."""
+
+    def __init__(self, fails: str) -> None:
+        self._fails = fails
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._fails:
+            raise RuntimeError(name)
+
+        def made(*_: Any, **__: Any) -> Any:
+            return None if self._fails == "none" else self
+
+        return made
+
+
+@pytest.mark.parametrize(
+    "where", ["get_tracer", "start_span", "get_span_context", "is_recording", "none"]
+)
+def test_a_tracer(rig: Rig, api: Simulator, url: str, where: str) -> None:
+    rig.provider = Odd(where)  # type: ignore[assignment]
+    recovers(rig, api, url)
+    fails(rig, api, url)
+
+
+@pytest.mark.parametrize("where", ["get_meter", "create_histogram", "record", "add"])
+def test_a_meter(rig: Rig, api: Simulator, url: str, where: str) -> None:
+    rig.meter_provider = Odd(where)  # type: ignore[assignment]
+    recovers(rig, api, url)
+    fails(rig, api, url)
+
+
+def test_a_stand_in_for_the_global_provider_is_the_global_provider(
+    rig: Rig, api: Simulator, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans, rig.provider = rig.provider, trace.ProxyTracerProvider()  # type: ignore[assignment]
+    transport = rig.transport(traced=True)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", spans)  # set up later
+    api.enqueue(Reply.completion("fine"))
+    rig.client(transport).post(url, json=CHAT)
+    assert len(rig.finished()[0]) == 1
+    rig.provider = spans
 
 
 class RaisingAggregation(Aggregation):

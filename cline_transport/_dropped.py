@@ -1,0 +1,32 @@
+"""Bodies that nobody read to their end or closed: ended later, outside the garbage collector.
+
+The collector runs anywhere, also where this thread holds a lock that ending a call would take: one
+of a metric reader, of a connection pool. So `__del__` only takes note.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+__all__ = ["drop", "settle"]
+
+_dropped: Final[deque[Callable[[], object]]] = deque()
+
+
+def drop(end: Callable[[], object]) -> None:
+    """Take note of what is to be called; for `__del__`: it takes no lock."""
+    _dropped.append(end)
+
+
+def settle() -> None:
+    """End what was dropped: before the next call, at the end of one, and when the process ends."""
+    while _dropped:
+        with suppress(Exception):
+            _dropped.popleft()()
+
+
+atexit.register(settle)
