@@ -80,7 +80,7 @@ class ClineTransportInstrumentor(instrumentor.BaseInstrumentor):  # type: ignore
         try:
             settings = _settings(options)
         except SettingsError as exc:
-            _report(f"the transport is switched off, its settings are wrong: {exc}")
+            _report(f"cline-transport is switched off, its settings are wrong: {exc}")
             return
         if settings.enabled:
             self._patches = _Patches(settings.hosts, {**providers, "settings": settings})

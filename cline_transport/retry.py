@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import ClassVar, Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple, cast
 
 from cline_transport.wire import NEVER_RETRIED, TRANSIENT, Code, as_status
 
@@ -94,8 +94,12 @@ class RetryRule:
 
     def wait(self, retries: int) -> float:
         """Seconds to wait before a retry, `retries` having been spent already."""
-        # 2 ** 64 s is beyond any max_wait that ends; a larger exponent would overflow.
-        return min(self.initial * self.multiplier ** min(retries, 64), self.max_wait)
+        wait = self.initial
+        for _ in range(retries):  # not a power: it could overflow where max_wait ends the growth
+            if wait >= self.max_wait or wait == 0:
+                break
+            wait *= self.multiplier
+        return min(wait, self.max_wait)
 
 
 def _default_rules() -> dict[Code, RetryRule]:
@@ -142,10 +146,12 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         check_flags(self, "enabled", "throttle")
         rules: dict[Code, RetryRule] = {}
-        for code, rule in self.rules.items():
+        for code, rule in _items(self.rules):
             key = _rule_key(code)
             if key in rules:
                 raise ValueError(f"RetryPolicy.rules names {key!r} twice, as text and as a number")
+            if not isinstance(rule, RetryRule):
+                raise ValueError(f"RetryPolicy.rules[{key!r}] must be a RetryRule (got {rule!r})")
             rules[key] = rule
         object.__setattr__(self, "rules", MappingProxyType(rules))
         check_number("RetryPolicy", "max_retry_after", self.max_retry_after, least=0, most=86_400)
@@ -221,6 +227,12 @@ class RetryPolicy:
             # The jitter must not use up the time that the next attempt needs.
             wait = min(wait, least + (left - least) / 2)
         return RetryDecision(wait)
+
+
+def _items(rules: object) -> Iterable[tuple[Code, object]]:
+    if not isinstance(rules, Mapping):
+        raise ValueError(f"RetryPolicy.rules must map codes to rules (got {rules!r})")
+    return cast("Mapping[Code, object]", rules).items()
 
 
 def _rule_key(code: object) -> Code:

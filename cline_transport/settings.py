@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast, get_args
 
@@ -48,10 +49,8 @@ from cline_transport.retry import (
 )
 from cline_transport.wire import Code
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+# `tomli` is what became `tomllib` in Python 3.11.
+_toml: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 __all__ = [
     "ErrorSettings",
@@ -344,14 +343,14 @@ def _read_file() -> tuple[dict[str, Any], list[Problem]]:
     if not name:
         return {}, []
     try:
-        return tomllib.loads(Path(name).read_text("utf-8")), []
+        return _toml.loads(Path(name).read_text("utf-8")), []
     except FileNotFoundError:
         rule = "must name a TOML file, and there is none of this name"
     except UnicodeDecodeError:
         rule = "must name a TOML file that can be read: it is not in UTF-8"
     except OSError as exc:
         rule = f"must name a TOML file that can be read: {exc.strerror}"
-    except tomllib.TOMLDecodeError as exc:
+    except _toml.TOMLDecodeError as exc:
         rule = f"must name a file in TOML: {exc}"
     # A path looks much like a key; a bare word may be one.
     value = repr(name) if set(name) & set("./\\") else shown(name)

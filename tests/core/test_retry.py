@@ -343,3 +343,24 @@ def test_a_policys_table_cannot_be_changed() -> None:
     rules: Any = RetryPolicy().rules
     with pytest.raises(TypeError):
         rules[429] = RetryRule(max_retries=9)
+
+
+@pytest.mark.parametrize("multiplier", [1e10, float("inf")])
+@pytest.mark.parametrize("initial", [0.0, 1.0])
+def test_growth_ends_at_max_wait_however_steep(multiplier: float, initial: float) -> None:
+    rule = RetryRule(initial=initial, multiplier=multiplier)
+    assert rule.wait(10_000) == (60.0 if initial else 0.0)
+
+
+@pytest.mark.parametrize("rules", [3, None, [429]])
+def test_rules_are_a_mapping(rules: Any) -> None:
+    with pytest.raises(ValueError, match=r"RetryPolicy\.rules must map codes to rules"):
+        RetryPolicy(rules=rules)
+
+
+def test_of_rules() -> None:
+    rules: Any = {429: 3}
+    with pytest.raises(
+        ValueError, match=r"RetryPolicy\.rules must hold a RetryRule for 429 \(got 3\)"
+    ):
+        RetryPolicy(rules=rules)

@@ -30,7 +30,7 @@ CALL = ("cline_transport", f"chat {MODEL}", "-")
 ATTEMPT = ("opentelemetry.instrumentation.httpx", "POST", f"chat {MODEL}")
 PLAIN = ("opentelemetry.instrumentation.httpx", "POST", "-")
 
-OFF = "the transport is switched off, its settings are wrong: "
+OFF = "cline-transport is switched off, its settings are wrong: "
 # opentelemetry-sdk says it of its own command whenever a configuration file is used.
 UPSTREAM = re.compile(r"OTEL_CONFIG_FILE is set; ignoring configurator kwargs: .*\n")
 

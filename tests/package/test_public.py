@@ -39,9 +39,14 @@ NAMES = {
 
 def loaded_by(statement: str) -> set[str]:
     """The top-level packages that a fresh interpreter has after a statement."""
+    return {name.partition(".")[0] for name in loaded_modules(statement)}
+
+
+def loaded_modules(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has after a statement."""
     code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603 -- our own interpreter
-    return {name.partition(".")[0] for name in json.loads(out.stdout)}
+    return set(json.loads(out.stdout))
 
 
 def test_the_public_names_are_these() -> None:
@@ -109,3 +114,11 @@ def test_the_wheel_holds_the_package_its_marker_and_its_licence(tmp_path: Path) 
     assert "Requires-Python: >=3.10" in text
     for extra in ("httpx2", "openai", "simulator", "demo"):
         assert f"Provides-Extra: {extra}" in text
+
+
+def test_the_clients_for_the_sdk_load_nothing_heavy_before_there_is_one() -> None:
+    added = loaded_modules("import openai, cline_transport.openai") - loaded_modules(
+        "import openai"
+    )
+    for heavy in ("pydantic_settings", "opentelemetry.sdk", "opentelemetry.instrumentation.httpx"):
+        assert not any(name.startswith(heavy) for name in added), heavy

@@ -176,6 +176,19 @@ def test_only_the_configured_hosts_have_it(
     (recovers if ours else does_not)(plain(rig), api, url)
 
 
+@pytest.mark.parametrize(("to", "ours"), [("http://h/", True), ("https://h/", False)])
+def test_a_port_that_is_not_written_is_that_of_the_scheme(
+    rig: Rig, instrument: Instrument, to: str, *, ours: bool
+) -> None:
+    def handler(_: Any) -> Any:
+        return rig.library.Response(200)
+
+    instrument(hosts=["h:80"])
+    client = plain(rig, transport=rig.library.MockTransport(handler))
+    extensions = client.request("GET", to).response.extensions
+    assert ("cline_transport" in extensions) is ours
+
+
 def test_a_request_to_another_host_is_as_without_it(
     rig: Rig, api: Simulator, url: str, instrument: Instrument
 ) -> None:
@@ -294,7 +307,7 @@ def test_a_wrong_setting_switches_it_off_with_one_line_and_the_application_runs_
         instrument(**options)
     [line] = caplog.records
     assert (line.name, line.levelname) == ("cline_transport", "ERROR")
-    assert line.getMessage().startswith("the transport is switched off, its settings are wrong: ")
+    assert line.getMessage().startswith("cline-transport is switched off, its settings are wrong: ")
     assert says in line.getMessage()
     does_not(plain(rig), api, url)
 
