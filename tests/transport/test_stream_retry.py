@@ -465,17 +465,19 @@ def test_a_server_that_goes_on_after_done_is_not_waited_for(
 
 
 @unread
-def test_an_asynchronous_one_that_is_dropped_ends_its_span_too(
+def test_an_asynchronous_stream_that_is_dropped_unread_is_ended_by_the_next_call(
     async_rig: Rig, api: Simulator, url: str
 ) -> None:
     import gc  # noqa: PLC0415 -- this test's subject
 
     subject = async_rig.client(async_rig.transport(traced=True))
-    api.enqueue(Reply.stream("a b c", gate=Gate(2)))
+    api.enqueue(Reply.stream("a b c", gate=Gate(2)), Reply.completion("x"))
     response = subject.open("POST", url, json=CHAT)
     del response
-    gc.collect()
-    assert len(async_rig.finished()[0]) == 1
+    gc.collect()  # it may run where a lock is held: nothing is done in it
+    assert async_rig.finished()[0] == []
+    subject.post(url, json=CHAT)
+    assert len(async_rig.finished()[0]) == 2
 
 
 @unread
@@ -492,21 +494,6 @@ def test_what_comes_after_done_is_read_for_a_moment_only(
     subject.close(response)
     chunks.close()
     assert response.extensions["cline_transport"].completed
-
-
-def test_a_body_that_is_dropped_unread_ends_its_span(
-    sync_rig: Rig, api: Simulator, url: str
-) -> None:
-    import gc  # noqa: PLC0415 -- this test's subject
-
-    inner = sync_rig.inner()
-    subject = sync_rig.client(sync_rig.transport(inner, traced=True))
-    api.enqueue(Reply.stream("a b c", gate=Gate(2)))
-    response = subject.open("POST", url, json=CHAT)
-    del response
-    gc.collect()
-    assert len(sync_rig.finished()[0]) == 1
-    assert [c for c in inner._pool.connections if not c.is_idle()] == []
 
 
 # --- stream.explicit ---
