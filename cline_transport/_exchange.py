@@ -419,19 +419,19 @@ class Exchange(Generic[RequestT, ResponseT]):
                 self._raise = info
 
     def _end(self, *, cancelled: str | None = None, exception: BaseException | None = None) -> None:
-        if self._telemetry.ended:
+        telemetry = self._telemetry
+        if telemetry.ended:
             return
-        if self._raise is not None:
-            exception = self._family.stream_error(self._raise)
+        telemetry.ended = True  # at once: another thread may be closing the body
         ending = Ending(
             duration=self._clock.monotonic() - self._call.started,
             stream=self._plan == "stream",
             inspected=self._plan != "stream" or self._reader is not None,
             reason=self._reason,
             cancelled=cancelled,
-            exception=exception,
+            exception=exception or self.raised(),
         )
-        self._telemetry.end(self._call.record, ending)
+        telemetry.end(self._call.record, ending)
 
 
 def _network_stream(extensions: Mapping[str, Any]) -> Any:

@@ -300,10 +300,7 @@ class CallTelemetry:
 
     @_harmless
     def end(self, record: CallRecord, ending: Ending) -> None:
-        """The call is over: describe it, set the status once, end the span once."""
-        if self.ended:
-            return
-        self.ended = True
+        """The call is over: describe it, set the status, end the span."""
         error = record.error
         if error is not None:
             self._log_failure(record, error, ending.reason)

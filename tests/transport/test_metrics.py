@@ -186,12 +186,16 @@ def test_a_cost_in_whole_credits_is_a_number_like_any_other(
     assert encode_metrics(data).SerializeToString()
 
 
-def test_a_status_that_is_written_as_text_is_that_status(
-    rig: Rig, api: Simulator, url: str
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [("401", "401"), (401, "401"), (999, "_OTHER"), (-1, "_OTHER"), (200, "_OTHER")],
+)
+def test_a_number_is_told_where_it_is_a_status_that_failed(
+    rig: Rig, api: Simulator, url: str, code: Any, told: str
 ) -> None:
-    api.enqueue(Reply.error(401, code="401"))
+    api.enqueue(Reply.error(401, code=code))
     traced(rig).post(url, json=CHAT)
-    assert ours(rig) == {DURATION: [(chat(api, error__type="401"), (1, 0.0))]}
+    assert ours(rig) == {DURATION: [(chat(api, error__type=told), (1, 0.0))]}
 
 
 def test_what_differs_from_call_to_call_is_in_no_metric(rig: Rig, api: Simulator, url: str) -> None:
