@@ -36,9 +36,7 @@ _OPENTELEMETRY: Final = (
 _OTEL_FILE: Final = "OTEL_CONFIG_FILE"
 _DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 
-Source = Literal["default", "environment", "file"]
-_VARIABLE: Final = "the environment variable "
-_FILE: Final = "the file "
+Source = Literal["argument", "default", "environment", "file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,7 @@ def _in_effect(settings: Settings) -> Iterator[tuple[str, Setting]]:
     sources = Sources({}, file, known_names())
     for row in rows():
         for path, value in _values(settings, row.name):
-            yield ".".join(path), Setting(_as_json(value), row.unit, *_origin(sources.of(path)))
+            yield ".".join(path), Setting(_as_json(value), row.unit, *sources.origin(path))
 
 
 def _values(settings: Settings, name: str) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -194,13 +192,6 @@ def _values(settings: Settings, name: str) -> Iterator[tuple[tuple[str, ...], ob
     own = name.rpartition(".")[2]
     for code, rule in settings.retry.rules.items():
         yield (*RULES.split("."), str(code), own), getattr(rule, own)
-
-
-def _origin(told: str) -> tuple[Source, str | None]:
-    """The words of `Sources` as a kind and a name."""
-    if told.startswith(_VARIABLE):
-        return "environment", told.removeprefix(_VARIABLE)
-    return ("file", told.removeprefix(_FILE)) if told.startswith(_FILE) else ("default", None)
 
 
 def _as_json(value: object) -> object:

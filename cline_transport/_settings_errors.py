@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from cline_transport._redaction import looks_secret
 
@@ -97,6 +97,20 @@ class SettingsError(ValueError):
         return type(self), (self.problems,)
 
 
+class Origin(NamedTuple):
+    """Where a value came from: the kind of source, and the name of the variable or file."""
+
+    kind: Literal["argument", "environment", "file", "default"]
+    name: str | None
+
+    def __str__(self) -> str:
+        if self.kind == "environment":
+            return f"the environment variable {self.name}"
+        if self.kind == "file":
+            return f"the file {self.name}"
+        return "an argument" if self.kind == "argument" else "the default"
+
+
 class Sources:
     """Where the values of one `Settings` came from.
 
@@ -116,16 +130,20 @@ class Sources:
         self._file = file
         self._known = known
 
-    def of(self, path: Sequence[str]) -> str:
+    def origin(self, path: Sequence[str]) -> Origin:
         """The strongest source that has a value at this path."""
         if _has(self._arguments, path):
-            return "an argument"
+            return Origin("argument", None)
         variable = _variable(path)
         if variable is not None:
-            return f"the environment variable {variable}"
+            return Origin("environment", variable)
         if _has(self._file, path):
-            return f"the file {os.environ.get(CONFIG, '')}"
-        return "the default"
+            return Origin("file", os.environ.get(CONFIG, ""))
+        return Origin("default", None)
+
+    def of(self, path: Sequence[str]) -> str:
+        """The same, in words."""
+        return str(self.origin(path))
 
     def explain(self, errors: Iterable[Mapping[str, Any]]) -> list[Problem]:
         """What pydantic found, setting by setting."""

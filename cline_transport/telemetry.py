@@ -46,6 +46,7 @@ __all__ = ["CallTelemetry", "Ending", "Telemetry"]
 logger: Final = logging.getLogger("cline_transport")
 
 _P = ParamSpec("_P")
+_API: Final = ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
 _MAX_STACK: Final = 16 * 1024
 
 
@@ -87,7 +88,7 @@ def _harmless(
 def _records(provider: object) -> bool:
     """Whether a provider may record: those of the API itself do nothing, or stand for none yet."""
     module = type(provider).__module__
-    return not module.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
+    return not module.startswith(_API)
 
 
 _ProviderT = TypeVar("_ProviderT")
@@ -179,8 +180,7 @@ class Telemetry:
     @property
     def wants_events(self) -> bool:
         """Whether failures are to be told as log events."""
-        provider = self._logs or get_logger_provider()
-        return opted_in() and not type(provider).__module__.startswith("opentelemetry._logs")
+        return opted_in() and _records(self._logs or get_logger_provider())
 
 
 class CallTelemetry:

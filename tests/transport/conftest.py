@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from opentelemetry.instrumentation import httpx as instrumentation
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
@@ -296,3 +297,13 @@ def api() -> Iterator[Simulator]:
 @pytest.fixture
 def url(api: Simulator) -> str:
     return f"{api.base_url}/chat/completions"
+
+
+@pytest.fixture
+def instrumentor(rig: Rig) -> Iterator[Any]:
+    """OpenTelemetry's own, of the rig's family; what it instrumented is undone after the test."""
+    kind = {"httpx": "HTTPXClientInstrumentor", "httpx2": "HTTPX2ClientInstrumentor"}[rig.family]
+    made = getattr(instrumentation, kind)()
+    yield made
+    if made.is_instrumented_by_opentelemetry:
+        made.uninstrument()

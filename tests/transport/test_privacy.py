@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -135,15 +135,6 @@ def test_nor_however_a_failed_stream_is_delivered(
     rig: Rig, api: Simulator, url: str, captured: None, way: str, on_error: Any
 ) -> None:
     happen(rig, api, url, way, on_error)
-
-
-@pytest.fixture
-def instrumentor(rig: Rig) -> Iterator[Any]:
-    kind = {"httpx": "HTTPXClientInstrumentor", "httpx2": "HTTPX2ClientInstrumentor"}[rig.family]
-    made = getattr(instrumentation, kind)()
-    yield made
-    if made.is_instrumented_by_opentelemetry:
-        made.uninstrument()
 
 
 @pytest.mark.usefixtures("conventions")

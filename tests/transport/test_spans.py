@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -263,15 +262,6 @@ def test_a_retry_and_a_failure_are_a_line_each(
 
 
 # --- at home in other people's traces ---
-
-
-@pytest.fixture
-def instrumentor(rig: Rig) -> Iterator[Any]:
-    kind = {"httpx": "HTTPXClientInstrumentor", "httpx2": "HTTPX2ClientInstrumentor"}[rig.family]
-    made = getattr(instrumentation, kind)()
-    yield made
-    if made.is_instrumented_by_opentelemetry:
-        made.uninstrument()
 
 
 def three_attempts(api: Simulator) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.instrumentation import httpx as instrumentation
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -213,15 +211,6 @@ def test_a_log_handler(rig: Rig, api: Simulator, url: str) -> None:
         logger.removeHandler(handler)
         logger.setLevel(level)
     assert len(rig.finished()[0]) == 2
-
-
-@pytest.fixture
-def instrumentor(rig: Rig) -> Iterator[Any]:
-    kind = {"httpx": "HTTPXClientInstrumentor", "httpx2": "HTTPX2ClientInstrumentor"}[rig.family]
-    made = getattr(instrumentation, kind)()
-    yield made
-    if made.is_instrumented_by_opentelemetry:
-        made.uninstrument()
 
 
 @pytest.mark.parametrize("which", ["request_hook", "response_hook"])
