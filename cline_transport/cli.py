@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -90,6 +91,18 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--host", default="127.0.0.1", help="the address to listen on (default 127.0.0.1)"
     )
+    simulate.add_argument(
+        "--requests-per-minute",
+        type=_rate,
+        metavar="N",
+        help="refuse what is over this rate, for each key, with HTTP 429 (default: any rate)",
+    )
+    simulate.add_argument(
+        "--concurrent",
+        type=_count,
+        metavar="N",
+        help="refuse what is over so many requests at once, the same way (default: any number)",
+    )
     simulate.set_defaults(run=_simulate, command="simulate")
 
     text = "show which settings are in effect, where they came from, and what is wrong with them"
@@ -113,6 +126,23 @@ def _port(text: str) -> int:
     return port
 
 
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number > 0 (got {text!r})")
+    return rate
+
+
+def _count(text: str) -> int:
+    count = int(text) if text.isascii() and text.isdigit() else 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1 (got {text!r})")
+    return count
+
+
 # What a sub-command needs is loaded when it runs: it may not be installed.
 
 
@@ -133,8 +163,16 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _simulate(args: argparse.Namespace) -> int:
-    from cline_transport.simulator import Simulator, serve_forever  # noqa: PLC0415 - see above
+    from cline_transport.simulator import (  # noqa: PLC0415 - see above
+        ApiLimits,
+        Simulator,
+        serve_forever,
+    )
     from cline_transport.simulator.scenarios import SCENARIOS  # noqa: PLC0415 - the same
+
+    rate, most = args.requests_per_minute, args.concurrent
+    told = [] if rate is None else [f"{rate:.15g} requests per minute"]
+    told += [] if most is None else [f"{most} at once"]
 
     def ready(api: Simulator) -> None:
         width = max(map(len, SCENARIOS))
@@ -142,6 +180,7 @@ def _simulate(args: argparse.Namespace) -> int:
         lines = (
             f"Base URL  {api.base_url}",
             f"API key   {api.api_key}",
+            *([f"Limits    {', '.join(told)}"] if told else []),
             "",
             "The model chooses what happens:",
             *table,
@@ -150,7 +189,8 @@ def _simulate(args: argparse.Namespace) -> int:
         )
         print("\n".join(lines), flush=True)  # noqa: T201 - it is a command
 
-    serve_forever(args.port, host=args.host, on_ready=ready)
+    limits = ApiLimits(requests_per_minute=rate, concurrent=most)
+    serve_forever(args.port, host=args.host, limits=limits, on_ready=ready)
     return 0
 
 

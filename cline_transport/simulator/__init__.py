@@ -19,15 +19,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cline_transport.simulator._gate import Gate
+    from cline_transport.simulator._limits import ApiLimits, LimitCounts
     from cline_transport.simulator._reply import Reply
     from cline_transport.simulator._request import ReceivedRequest
     from cline_transport.simulator._simulator import Simulator, serve_forever
 
-__all__ = ["Gate", "ReceivedRequest", "Reply", "Simulator", "serve_forever"]
+__all__ = [
+    "ApiLimits",
+    "Gate",
+    "LimitCounts",
+    "ReceivedRequest",
+    "Reply",
+    "Simulator",
+    "serve_forever",
+]
 
 # Loaded on first use: the pytest plugin lives in this package and must stay cheap to import.
 _HOMES = {
+    "ApiLimits": "_limits",
     "Gate": "_gate",
+    "LimitCounts": "_limits",
     "ReceivedRequest": "_request",
     "Reply": "_reply",
     "Simulator": "_simulator",

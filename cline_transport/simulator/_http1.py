@@ -45,7 +45,14 @@ class _Http1:
             await self._send(respond(reply, b""), bodiless=False)
             return False
         response = self._connection.answer(incoming)
-        await self._send(response, bodiless=incoming.method == "HEAD")
+        try:
+            return await self._respond(response, bodiless=incoming.method == "HEAD")
+        finally:
+            response.finished()
+
+    async def _respond(self, response: Response, *, bodiless: bool) -> bool:
+        """The response and what comes after it; whether another request may follow."""
+        await self._send(response, bodiless=bodiless)
         if response.then == "end":
             return self._h11.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}
         if response.then == "close":
@@ -78,6 +85,7 @@ class _Http1:
                 self._h11.receive_data(await self._connection.read())
 
     async def _send(self, response: Response, *, bodiless: bool) -> None:
+        await response.begin()
         if response.status is None:
             return
         headers = list(response.headers)

@@ -104,7 +104,12 @@ class _Http2:
     async def _answer(self, stream: int, incoming: Incoming) -> None:
         try:
             response = self._connection.answer(incoming)
-            await self._send(stream, response, bodiless=incoming.method == "HEAD")
+            try:
+                await self._send(stream, response, bodiless=incoming.method == "HEAD")
+                if response.then == "stall":
+                    await self._connection.ended()  # or the stream's end, which cancels this too
+            finally:
+                response.finished()
             del self._tasks[stream]
             if response.then == "close":
                 self._over = True
@@ -116,6 +121,7 @@ class _Http2:
     async def _send(self, stream: int, response: Response, *, bodiless: bool) -> None:
         pieces = () if bodiless else response.pieces
         ends = response.then == "end"
+        await response.begin()
         if response.status is not None:
             self._h2.send_headers(stream, _fields(response), end_stream=ends and not pieces)
             await self._flush()

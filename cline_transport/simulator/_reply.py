@@ -47,6 +47,8 @@ class Reply:
       come only if `then` is `"end"` (or `cut_at` counts them). `br` needs the package `brotli`,
       `zstd` needs `zstandard` or `backports.zstd` before Python 3.14; without it the reply cannot
       be made (`ImportError`).
+    - `delay`: seconds before anything is written, as a model takes its time; default 0. The
+      server meanwhile answers others.
 
     Options of the replies that may have a stream or any bytes (`ok`, `stream`, `raw`):
 
@@ -80,6 +82,7 @@ class Reply:
     encoding: Encoding | None = None
     cut_at: int | None = None
     drip: tuple[int, float] | None = None
+    delay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.status is not None and self.status not in range(200, 600):
@@ -97,6 +100,8 @@ class Reply:
                 )
             if isinstance(self.body, Answer) and self.body.split is not None:
                 raise ValueError("split and drip exclude each other (got both)")
+        if not 0 <= self.delay < math.inf:
+            raise ValueError(f"delay must be a number of seconds >= 0 (got {self.delay})")
         if self.encoding is not None:
             if self.encoding not in get_args(Encoding):
                 allowed = ", ".join(get_args(Encoding))
@@ -115,6 +120,7 @@ class Reply:
         encoding: Encoding | None = None,
         cut_at: int | None = None,
         drip: tuple[int, float] | None = None,
+        delay: float = 0.0,
         **options: Unpack[AnswerOptions],
     ) -> Reply:
         """Answer as asked: JSON if the request has `"stream": false`, otherwise a stream.
@@ -133,6 +139,7 @@ class Reply:
             encoding=encoding,
             cut_at=cut_at,
             drip=drip,
+            delay=delay,
         )
 
     @classmethod
@@ -147,6 +154,7 @@ class Reply:
         encoding: Encoding | None = None,
         cut_at: int | None = None,
         drip: tuple[int, float] | None = None,
+        delay: float = 0.0,
         **options: Unpack[AnswerOptions],
     ) -> Reply:
         """Answer with a stream, whatever was asked for.
@@ -174,6 +182,7 @@ class Reply:
             encoding=encoding,
             cut_at=cut_at,
             drip=drip,
+            delay=delay,
         )
 
     @classmethod
@@ -184,18 +193,21 @@ class Reply:
         headers: Headers = (),
         request_id: str | EllipsisType | None = ...,
         encoding: Encoding | None = None,
+        delay: float = 0.0,
         **options: Unpack[AnswerOptions],
     ) -> Reply:
         """Answer with one JSON document, whatever was asked for.
 
         Takes the options of `stream`; those that only a stream can have do nothing.
-        Example: `Reply.completion("Hello", finish_reason="length")`.
+        Examples: `Reply.completion("Hello", finish_reason="length")`,
+        `Reply.completion("Hello", delay=0.2)`: after 200 ms.
         """
         return cls(
             headers=_pairs(headers),
             body=Answer(text=text, mode="json", **options),
             request_id=request_id,
             encoding=encoding,
+            delay=delay,
         )
 
     @classmethod
@@ -207,6 +219,7 @@ class Reply:
         shape: ErrorShape = "cline",
         headers: Headers = (),
         request_id: str | EllipsisType | None = ...,
+        delay: float = 0.0,
     ) -> Reply:
         """Answer 200 with a JSON document (no stream) that carries an error.
 
@@ -215,7 +228,7 @@ class Reply:
         Example: `Reply.json_error_in_200("rate_limit", shape="openrouter")`.
         """
         answer = Answer(mode="json", error=code, error_message=message, error_shape=shape)
-        return cls(headers=_pairs(headers), body=answer, request_id=request_id)
+        return cls(headers=_pairs(headers), body=answer, request_id=request_id, delay=delay)
 
     @classmethod
     def error(
@@ -230,6 +243,7 @@ class Reply:
         headers: Headers = (),
         request_id: str | EllipsisType | None = ...,
         encoding: Encoding | None = None,
+        delay: float = 0.0,
     ) -> Reply:
         """Answer with an HTTP error in the documented format.
 
@@ -254,6 +268,7 @@ class Reply:
             body=json.dumps({"error": error}, ensure_ascii=False).encode(),
             request_id=request_id,
             encoding=encoding,
+            delay=delay,
         )
 
     @classmethod
@@ -265,6 +280,7 @@ class Reply:
         headers: Headers = (),
         request_id: str | EllipsisType | None = ...,
         encoding: Encoding | None = None,
+        delay: float = 0.0,
     ) -> Reply:
         """Answer with a page, as a proxy before the API does. Example: `Reply.html(502)`."""
         return cls(
@@ -273,6 +289,7 @@ class Reply:
             body=html.encode(),
             request_id=request_id,
             encoding=encoding,
+            delay=delay,
         )
 
     @classmethod
@@ -288,6 +305,7 @@ class Reply:
         encoding: Encoding | None = None,
         cut_at: int | None = None,
         drip: tuple[int, float] | None = None,
+        delay: float = 0.0,
     ) -> Reply:
         """Answer with exactly these headers and bytes.
 
@@ -308,6 +326,7 @@ class Reply:
             encoding=encoding,
             cut_at=cut_at,
             drip=drip,
+            delay=delay,
         )
 
     @classmethod

@@ -13,7 +13,7 @@ from cline_transport.simulator._encoding import encoder_for
 from cline_transport.simulator._reply import EVENT_STREAM, JSON, has, json_object, typed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cline_transport.simulator._encoding import Encoder
     from cline_transport.simulator._gate import Gate
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     Content = bytes | tuple[bytes, ...]
 
 
+def nobody_waits() -> None:
+    """What a response is `finished` with if nobody counts it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """A reply made out for one request: what the connection writes, whatever the protocol."""
@@ -31,11 +35,20 @@ class Response:
     status: int | None
     headers: Fields
     pieces: tuple[bytes, ...]
+    delay: float
+    """Seconds before anything is written."""
     interval: float
     """Seconds between one piece and the next."""
     then: Then
     gate: Gate | None
     request_id: str | None
+    finished: Callable[[], None]
+    """To be called, once, when it is written whole or nobody is there any more to write to."""
+
+    async def begin(self) -> None:
+        """Wait until anything may be written."""
+        if self.delay:
+            await asyncio.sleep(self.delay)
 
     async def turn(self, index: int) -> None:
         """Wait until the piece with this index may be written."""
@@ -45,8 +58,8 @@ class Response:
             await self.gate.acquire()
 
 
-def respond(reply: Reply, body: bytes) -> Response:
-    """Make `reply` out for a request with this `body`."""
+def respond(reply: Reply, body: bytes, *, finished: Callable[[], None] = nobody_waits) -> Response:
+    """Make `reply` out for a request with this `body`; `finished` as in `Response`."""
     content, headers = _content(reply, body)
     request_id = reply.request_id
     if isinstance(request_id, EllipsisType):
@@ -66,10 +79,12 @@ def respond(reply: Reply, body: bytes) -> Response:
         status=reply.status,
         headers=headers,
         pieces=pieces,
+        delay=reply.delay,
         interval=0.0 if reply.drip is None else reply.drip[1],
         then=reply.then,
         gate=reply.gate,
         request_id=request_id,
+        finished=finished,
     )
 
 

@@ -7,13 +7,15 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cline_transport.simulator._gateway import Gateway
+from cline_transport.simulator._limits import Limiter
 from cline_transport.simulator._reply import Reply
 from cline_transport.simulator._request import Incoming, ReceivedRequest
-from cline_transport.simulator._response import respond
+from cline_transport.simulator._response import nobody_waits, respond
 from cline_transport.simulator._server import Server
 
 if TYPE_CHECKING:
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
     else:
         from typing_extensions import Self
 
+    from cline_transport.simulator._limits import ApiLimits, LimitCounts
     from cline_transport.simulator._response import Response
+
+# What has limits, with whatever before it.
+LIMITED = "/chat/completions"
 
 
 class Simulator:
@@ -45,6 +51,9 @@ class Simulator:
       one request at a time; its `Reply` is the answer, `None` (as for no `respond`, the default)
       leaves the request to the queue. It must not wait for a client. If it raises, that is logged
       and the connection is dropped. The attribute of the same name may be set at any time.
+    - `limits`: how many requests it takes from each key; default `None`, any. What is over them is
+      refused before `respond` and the queue are asked, and is among `requests` all the same. The
+      attribute of the same name may be set at any time.
 
     It speaks HTTP/1.1, and HTTP/2 without TLS to clients that begin with it (prior knowledge, as
     `httpx.HTTPTransport(http1=False, http2=True)` does), for which `h2` must be installed.
@@ -75,12 +84,14 @@ class Simulator:
         api_key: str = "sk-simulator",
         models: Iterable[str] = (),
         respond: Callable[[ReceivedRequest], Reply | None] | None = None,
+        limits: ApiLimits | None = None,
     ) -> None:
         self.api_key = api_key
         self.respond = respond
         self._port = port
         self._host = host
         self._gateway = Gateway(api_key, models)
+        self._limiter = Limiter(limits)
         self._queue: deque[Reply] = deque()
         self._requests: list[ReceivedRequest] = []
         self._changed = threading.Condition()
@@ -150,6 +161,32 @@ class Simulator:
         server = self._server
         return self._accepted if server is None else server.accepted
 
+    @property
+    def limits(self) -> ApiLimits | None:
+        """The limits that each request from now on is held to.
+
+        What is in progress stays so, whatever is set. Another rate begins with the requests that
+        the old one had left; one after none (`None`) begins anew.
+        Example: `api.limits = ApiLimits(requests_per_minute=60)`.
+        """
+        with self._changed:
+            return self._limiter.limits
+
+    @limits.setter
+    def limits(self, limits: ApiLimits | None) -> None:
+        with self._changed:
+            self._limiter.change(limits, time.monotonic())
+
+    @property
+    def counts(self) -> LimitCounts:
+        """What became of the requests to the chat endpoint, with limits or without.
+
+        A client may have its response a moment before the request is no longer `concurrent`.
+        Example: `api.wait_for(lambda: api.counts.concurrent == 0)`.
+        """
+        with self._changed:
+            return self._limiter.counts
+
     def enqueue(self, *replies: Reply) -> None:
         """Add replies to the queue; each request takes one, first in, first out.
 
@@ -159,14 +196,18 @@ class Simulator:
             self._queue.extend(replies)
 
     def reset(self) -> None:
-        """Forget the queue, the requests and the attempts that scenarios count."""
+        """Forget the queue, the requests, the `counts` and the attempts that scenarios count.
+
+        What is in progress still is; limits stay, and so does what they have left.
+        """
         with self._changed:
             self._queue.clear()
             self._requests.clear()
             self._gateway.reset()
+            self._limiter.reset()
 
     def wait_for(self, predicate: Callable[[], bool], *, timeout: float = 10.0) -> None:
-        """Wait until `predicate()` is true; it is asked at each request and connection.
+        """Wait until `predicate()` is true; it is asked when a request or connection comes or ends.
 
         `timeout` is in seconds; `TimeoutError` after it.
         Example: `api.wait_for(lambda: api.connections_open == 0)`.
@@ -223,31 +264,48 @@ class Simulator:
             connection=connection,
             http_version=incoming.http_version,
         )
-        # Not under the lock: what it does takes as long as it takes.
-        asked = None if self.respond is None else self.respond(request)
-        with self._changed:
-            reply = asked or self._next(request)
-            response = respond(reply, request.body)
-            self._requests.append(replace(request, request_id=response.request_id))
-            self._changed.notify_all()
+        reply, finished = None, nobody_waits
+        if request.method == "POST" and request.path.endswith(LIMITED):
+            key = request.headers.get("authorization", "")
+            with self._changed:
+                reply = self._limiter.admit(key, request.time)
+            if reply is None:
+                finished = partial(self._finished, key)
+        try:
+            # Not under the lock: what it does takes as long as it takes.
+            if reply is None and self.respond is not None:
+                reply = self.respond(request)
+            with self._changed:
+                response = respond(reply or self._next(request), request.body, finished=finished)
+                self._requests.append(replace(request, request_id=response.request_id))
+                self._changed.notify_all()
+        except BaseException:
+            finished()
+            raise
         return response
+
+    def _finished(self, key: str) -> None:
+        with self._changed:
+            self._limiter.finished(key)
+            self._changed.notify_all()
 
 
 def serve_forever(
     port: int,
     *,
     host: str = "127.0.0.1",
+    limits: ApiLimits | None = None,
     on_ready: Callable[[Simulator], None] | None = None,
 ) -> None:
     """Run a simulator until Ctrl+C (`KeyboardInterrupt`), then stop it and return.
 
-    `on_ready` is called once it listens, with the simulator. Raises `OSError` if the port is
-    taken.
+    `host` and `limits` as in `Simulator`. `on_ready` is called once it listens, with the
+    simulator. Raises `OSError` if the port is taken.
 
     Example: `serve_forever(8080, on_ready=lambda api: print(api.base_url))`.
     """
     try:
-        with Simulator(port=port, host=host) as api:
+        with Simulator(port=port, host=host, limits=limits) as api:
             if on_ready is not None:
                 on_ready(api)
             while True:

@@ -19,6 +19,7 @@ from rich.console import Console
 import cline_transport
 from cline_transport import cli
 from cline_transport.cli import main
+from cline_transport.simulator import ApiLimits, Simulator
 from cline_transport.simulator.scenarios import SCENARIOS
 
 PACKAGE = Path(cli.__file__).parent
@@ -69,6 +70,23 @@ def test_a_port_that_is_none(port: str, capsys: pytest.CaptureFixture[str]) -> N
         main(["simulate", f"--port={port}"])
     assert caught.value.code == 2
     assert f"must be a port from 0 to 65535 (got {port!r})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argument", "rule"),
+    [
+        ("--requests-per-minute=0", "must be a number > 0 (got '0')"),
+        ("--requests-per-minute=many", "must be a number > 0 (got 'many')"),
+        ("--requests-per-minute=inf", "must be a number > 0 (got 'inf')"),
+        ("--concurrent=0", "must be a whole number >= 1 (got '0')"),
+        ("--concurrent=1.5", "must be a whole number >= 1 (got '1.5')"),
+    ],
+)
+def test_a_limit_that_is_none(argument: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["simulate", argument])
+    assert caught.value.code == 2
+    assert f"argument {argument.partition('=')[0]}: {rule}" in capsys.readouterr().err
 
 
 def test_the_demo_is_the_tour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +201,47 @@ def test_the_simulator_listens_where_it_is_told(
     out = capsys.readouterr().out
     assert out.startswith("Base URL  http://localhost:")
     assert "\nAPI key   sk-simulator\n" in out
+    assert "Limits" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line", "limits"),
+    [
+        (
+            ["--requests-per-minute=600", "--concurrent=10"],
+            "600 requests per minute, 10 at once",
+            ApiLimits(requests_per_minute=600, concurrent=10),
+        ),
+        (
+            ["--requests-per-minute=0.5"],
+            "0.5 requests per minute",
+            ApiLimits(requests_per_minute=0.5),
+        ),
+        (["--concurrent=3"], "3 at once", ApiLimits(concurrent=3)),
+    ],
+)
+def test_the_simulator_has_the_limits_it_is_given(
+    arguments: list[str],
+    line: str,
+    limits: ApiLimits,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    made: list[Simulator] = []
+    start = Simulator.start
+
+    def noted(api: Simulator) -> Simulator:
+        made.append(api)
+        return start(api)
+
+    monkeypatch.setattr(Simulator, "start", noted)
+    monkeypatch.setattr("cline_transport.simulator._simulator.time.sleep", interrupted)
+    assert main(["simulate", "--port=0", *arguments]) == 0
+    assert f"\nAPI key   sk-simulator\nLimits    {line}\n\n" in capsys.readouterr().out
+    assert [api.limits for api in made] == [limits]
 
 
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
