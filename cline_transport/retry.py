@@ -6,7 +6,6 @@ gateways send besides.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal, NamedTuple, cast
 
+from cline_transport._checks import FORBID_UNKNOWN, check_flags, check_number
 from cline_transport.wire import NEVER_RETRIED, TRANSIENT, Code, as_status
 
 __all__ = [
     "DEFAULT_RULES",
-    "FORBID_UNKNOWN",
     "GiveUp",
     "RetryDecision",
     "RetryPolicy",
@@ -26,30 +25,8 @@ __all__ = [
     "RetryThrottle",
     "ServerAdvice",
     "StopReason",
-    "check_flags",
-    "check_number",
     "read_server_advice",
 ]
-
-FORBID_UNKNOWN: Final[Mapping[str, str]] = {"extra": "forbid"}
-"""Pydantic's configuration of a policy that `Settings` reads: a misspelt name is an error."""
-
-
-def check_number(
-    owner: str, name: str, value: object, *, least: float, most: float = math.inf
-) -> None:
-    """Refuse what is no number, or out of range; the message gives the rule and the value."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        allowed = f">= {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
-        raise ValueError(f"{owner}.{name} must be a number {allowed} (got {value!r})")
-
-
-def check_flags(owner: object, *names: str) -> None:
-    """Refuse what is neither `True` nor `False`."""
-    for name in names:
-        value = getattr(owner, name)
-        if not isinstance(value, bool):
-            raise ValueError(f"{type(owner).__name__}.{name} must be True or False (got {value!r})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

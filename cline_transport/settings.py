@@ -27,6 +27,13 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from cline_transport._checks import (
+    FORBID_UNKNOWN,
+    check_bytes,
+    check_choice,
+    check_flags,
+    check_number,
+)
 from cline_transport._settings_errors import (
     CONFIG,
     PREFIX,
@@ -39,14 +46,7 @@ from cline_transport._settings_errors import (
     without,
 )
 from cline_transport.inspection import OnError
-from cline_transport.retry import (
-    DEFAULT_RULES,
-    FORBID_UNKNOWN,
-    RetryPolicy,
-    RetryRule,
-    check_flags,
-    check_number,
-)
+from cline_transport.retry import DEFAULT_RULES, RetryPolicy, RetryRule
 from cline_transport.wire import Code
 
 # `tomli` is what became `tomllib` in Python 3.11.
@@ -88,7 +88,7 @@ class ErrorSettings:
 
     def __post_init__(self) -> None:
         check_flags(self, "normalize")
-        _check_bytes("ErrorSettings.max_body_bytes", self.max_body_bytes)
+        check_bytes("ErrorSettings.max_body_bytes", self.max_body_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,16 +131,16 @@ class StreamSettings:
 
     def __post_init__(self) -> None:
         check_flags(self, "detect_truncation", "explicit")
-        _check_choice("StreamSettings.on_error", self.on_error, get_args(OnError))
-        _check_choice("StreamSettings.retry", self.retry, get_args(StreamRetry))
+        check_choice("StreamSettings.on_error", self.on_error, get_args(OnError))
+        check_choice("StreamSettings.retry", self.retry, get_args(StreamRetry))
         if self.on_error == "observe" and self.retry == "buffered":
             raise ValueError(
                 "StreamSettings.retry must be 'before_content' or 'never' where on_error is "
                 "'observe', which holds nothing (got 'buffered')"
             )
-        _check_bytes("StreamSettings.hold_bytes", self.hold_bytes)
+        check_bytes("StreamSettings.hold_bytes", self.hold_bytes)
         check_number("StreamSettings", "hold_seconds", self.hold_seconds, least=0)
-        _check_bytes("StreamSettings.max_event_bytes", self.max_event_bytes)
+        check_bytes("StreamSettings.max_event_bytes", self.max_event_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,17 +169,6 @@ class TelemetrySettings:
 
     def __post_init__(self) -> None:
         check_flags(self, "enabled", "attempt_spans", "genai")
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        *most, last = map(repr, allowed)
-        raise ValueError(f"{name} must be {', '.join(most)} or {last} (got {value!r})")
-
-
-def _check_bytes(name: str, value: object) -> None:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{name} must be a whole number of bytes >= 1 (got {value!r})")
 
 
 class Settings(BaseSettings):
