@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cline_transport._settings_errors import SettingsError
     from cline_transport.errors import ErrorInfo, error_info
     from cline_transport.httpx import AsyncClineTransport, ClineTransport
+    from cline_transport.limits import LimitSettings
     from cline_transport.record import Attempt, CallRecord
     from cline_transport.retry import DEFAULT_RULES, RetryPolicy, RetryRule
     from cline_transport.settings import ErrorSettings, Settings, StreamSettings, TelemetrySettings
@@ -34,6 +35,7 @@ __all__ = [
     "ClineTransport",
     "ErrorInfo",
     "ErrorSettings",
+    "LimitSettings",
     "RetryPolicy",
     "RetryRule",
     "Settings",
@@ -56,6 +58,7 @@ _HOME = {
     "ClineTransport": "httpx",
     "ErrorInfo": "errors",
     "ErrorSettings": "settings",
+    "LimitSettings": "limits",
     "RetryPolicy": "retry",
     "RetryRule": "retry",
     "Settings": "settings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
@@ -13,8 +14,10 @@ from cline_transport._dropped import drop, settle
 from cline_transport._exchange import EXCHANGE, Exchange
 from cline_transport._family import Family
 from cline_transport._http_spans import AttemptSpans
+from cline_transport._limiter import Limiter, Turn
 from cline_transport._overrides import effective
 from cline_transport._protocols import Clock, RequestLike, ResponseLike
+from cline_transport._wake import Wake, loop_closed
 from cline_transport.retry import RetryThrottle
 from cline_transport.settings import Settings
 from cline_transport.telemetry import Telemetry, logger
@@ -42,6 +45,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         self.settings = Settings() if settings is None else settings
         self.clock = Clock()
         self.sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+        self.pause: Callable[[Wake, float], Awaitable[object]] = Wake.wait
         self.spans = AttemptSpans(
             family.name,
             "handle_async_request",
@@ -55,6 +59,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         self._body = body
         self._telemetry = Telemetry(tracer_provider, meter_provider, logger_provider)
         self._throttle = RetryThrottle()
+        self._limiter = Limiter(self.settings.limits)
 
     async def handle(self, request: RequestT) -> ResponseT:
         """Send the request, as often as the policy says; return the response to deliver."""
@@ -70,6 +75,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
             throttle=self._throttle,
             clock=self.clock,
             telemetry=self._telemetry,
+            limiter=self._limiter,
         )
         try:
             await self._attempt(exchange, 0.0)
@@ -77,6 +83,10 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
                 await self.sleep(wait)
                 await self._attempt(exchange, wait)
             return exchange.deliver(self._body)
+        except GeneratorExit as exc:
+            # The garbage collector may be closing us, in the middle of what ending a call needs.
+            drop(partial(exchange.abandon, exc))
+            raise
         except BaseException as exc:
             exchange.abandon(exc)
             response = exchange.response
@@ -86,11 +96,17 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
 
     async def _attempt(self, exchange: Exchange[RequestT, ResponseT], wait: float) -> None:
         """Make one attempt; what comes of it is noted in the exchange, and not raised."""
+        turn = exchange.turn()
+        if turn is not None:
+            await self._wait_for(turn)
+            if not exchange.take(turn):
+                return
+            wait += turn.waited
         request = exchange.begin(wait)
         send = self._exchange
         telemetry = exchange.telemetry
         hidden = telemetry.enabled and self.spans.instrumented
-        ours = telemetry.recorded_at_all and exchange.attempt_spans
+        ours = telemetry.wants_attempts
         if hidden or ours or self.spans.adopted is not None:
             try:
                 if telemetry.enabled:
@@ -114,6 +130,14 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         except Exception:
             if not exchange.decided:
                 raise
+
+    async def _wait_for(self, turn: Turn) -> None:
+        if turn.join(loop_closed()):
+            return
+        wake = Wake()
+        while (seconds := turn.pause(wake.set)) is not None:
+            await self.pause(wake, seconds)
+            turn.proceed()
 
     async def _exchange_traced(
         self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT

@@ -1,12 +1,24 @@
-"""What a policy checks when it is made; each message gives the setting, the rule and the value."""
+"""What a policy checks when it is made; each message gives the setting, the rule and the value.
+
+A URL is shown without what could be a password.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["FORBID_UNKNOWN", "check_bytes", "check_choice", "check_flags", "check_number"]
+__all__ = [
+    "FORBID_UNKNOWN",
+    "HIDDEN",
+    "check_bytes",
+    "check_choice",
+    "check_flags",
+    "check_number",
+    "shown_url",
+]
 
 FORBID_UNKNOWN: Final[Mapping[str, str]] = {"extra": "forbid"}
 """Pydantic's configuration of a policy that `Settings` reads: a misspelt name is an error."""
@@ -40,3 +52,23 @@ def check_bytes(name: str, value: object) -> None:
     """Refuse what is no number of bytes."""
     if type(value) is not int or value < 1:
         raise ValueError(f"{name} must be a whole number of bytes >= 1 (got {value!r})")
+
+
+HIDDEN: Final = "[redacted]"
+"""What stands for a secret."""
+
+
+def shown_url(url: str) -> str:
+    """A URL without what could be a password, wherever in it; any other text as it is.
+
+    Example:
+        >>> shown_url("redis://me:1234@host:6379/0?password=1234")
+        'redis://[redacted]@host:6379/0?password=[redacted]'
+    """
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    before, mark, query = rest.partition("?")
+    _, at, host = before.rpartition("@")
+    if "@" in query or "#" in host + query:  # where a password begins and ends is a guess
+        return f"{scheme}{separator}{HIDDEN}"
+    values = re.sub(r"(?<==)[^&]+|(?<![^&])[^&=]+(?![^&])", HIDDEN, query)
+    return f"{scheme}{separator}{HIDDEN if at else ''}{at}{host}{mark}{values}"

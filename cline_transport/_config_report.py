@@ -19,6 +19,7 @@ from typing import Final, Literal, cast
 
 from pydantic_settings import InitSettingsSource
 
+from cline_transport._checks import shown_url
 from cline_transport._reference import CODE, RULES, literal, rows
 from cline_transport._settings_errors import CONFIG, Problem, SettingsError, Sources
 from cline_transport._version import __version__
@@ -199,6 +200,8 @@ def _as_json(value: object) -> object:
         return [str(code) for code in cast("Mapping[object, object]", value)]
     if isinstance(value, tuple):
         return list(cast("tuple[str, ...]", value))
+    if isinstance(value, str):
+        return shown_url(value)  # that of a storage may have a password
     return str(value) if value == math.inf else value
 
 

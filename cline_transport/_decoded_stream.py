@@ -17,16 +17,24 @@ class DecodedStream:
         reader: What looks at the events.
         decoder: That of the stream's encoding; `None`: it has none.
         observes: Encoded bytes are delivered as they came; else decoded, as events may be changed.
+        since: The time at which its headers came.
 
     Attributes:
+        since: The same.
+        held: Bytes that are held back.
         reader: What looks at the events.
         rewrites: Whether it is delivered decoded, though it came encoded.
         lost: Whether the bytes could not be decoded: what follows is not looked at.
     """
 
-    __slots__ = ("_decoder", "_observes", "lost", "reader", "rewrites")
+    __slots__ = ("_decoder", "_held", "_observes", "held", "lost", "reader", "rewrites", "since")
 
-    def __init__(self, reader: StreamReader, decoder: Decoder | None, *, observes: bool) -> None:
+    def __init__(
+        self, reader: StreamReader, decoder: Decoder | None, *, observes: bool, since: float
+    ) -> None:
+        self.since = since
+        self.held = 0
+        self._held: list[bytes] = []
         self.reader = reader
         self.rewrites = decoder is not None and not observes
         self.lost = False
@@ -35,7 +43,7 @@ class DecodedStream:
 
     @classmethod
     def of(
-        cls, family: Any, encoding: str, reader: StreamReader, *, observes: bool
+        cls, family: Any, encoding: str, reader: StreamReader, *, observes: bool, since: float
     ) -> DecodedStream | None:
         """A stream in this `content-encoding`; `None` for one that cannot be decoded here.
 
@@ -44,11 +52,25 @@ class DecodedStream:
             encoding: The header's value.
             reader: What looks at the events.
             observes: Whether the bytes are to be delivered as they came.
+            since: The time at which its headers came.
         """
         if encoding.strip().lower() in ("", "identity"):
-            return cls(reader, None, observes=observes)
+            return cls(reader, None, observes=observes, since=since)
         decoder = Decoder.of(family, encoding)
-        return None if decoder is None else cls(reader, decoder, observes=observes)
+        if decoder is None:
+            return None
+        return cls(reader, decoder, observes=observes, since=since)
+
+    def hold(self, out: bytes) -> None:
+        """Keep what may be delivered, for later."""
+        self._held.append(out)
+        self.held += len(out)
+
+    def take_held(self) -> bytes:
+        """What was kept, to be delivered first."""
+        held = b"".join(self._held)
+        self._held.clear()
+        return held
 
     def feed(self, chunk: bytes) -> bytes:
         """Take a chunk as it came; return what may be delivered of it.

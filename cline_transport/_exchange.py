@@ -19,7 +19,8 @@ from cline_transport._decisions import (
 )
 from cline_transport._decoded_stream import DecodedStream
 from cline_transport._decoding import Decoder
-from cline_transport._family import Family
+from cline_transport._family import Family, network_stream
+from cline_transport._limiter import Limiter, Turn
 from cline_transport._protocols import Clock, RequestHead, RequestLike, ResponseHead, ResponseLike
 from cline_transport._redaction import hide_query, without_secrets
 from cline_transport.call import Call
@@ -27,7 +28,7 @@ from cline_transport.errors import EXTENSION, REQUEST_RECORD, ErrorInfo
 from cline_transport.inspection import StreamReader
 from cline_transport.retry import RetryThrottle
 from cline_transport.settings import Settings
-from cline_transport.telemetry import CallTelemetry, Ending, Telemetry
+from cline_transport.telemetry import Ending, Telemetry
 
 __all__ = ["EXCHANGE", "Exchange"]
 
@@ -44,28 +45,9 @@ class Exchange(Generic[RequestT, ResponseT]):
     """One call, from the request to the last byte of its body."""
 
     __slots__ = (
-        "_body",
-        "_call",
-        "_clock",
-        "_family",
-        "_held",
-        "_held_since",
-        "_held_size",
-        "_network",
-        "_plan",
-        "_raise",
-        "_reason",
-        "_request",
-        "_send",
-        "_stream",
-        "_telemetry",
-        "_url",
-        "_verdict",
-        "exception",
-        "response",
-        "rest",
-        "sent",
-        "traced",
+        "_body", "_call", "_clock", "_family", "_limiter", "_network", "_plan", "_raise",
+        "_reason", "_request", "_send", "_stream", "_turn", "_url", "_verdict",
+        "exception", "response", "rest", "sent", "telemetry", "traced",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +59,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         throttle: RetryThrottle,
         clock: Clock,
         telemetry: Telemetry,
+        limiter: Limiter,
     ) -> None:
         url = request.url
         head = RequestHead(
@@ -94,13 +77,15 @@ class Exchange(Generic[RequestT, ResponseT]):
         self._clock = clock
         self._call = Call(settings, head, throttle=throttle, now=clock.monotonic())
         self._send = self._call.explicit_body()
-        self._telemetry = telemetry.start(
+        self.telemetry = telemetry.start(
             head,
             settings.telemetry,
             chat=self._call.chat,
             model=self._call.record.model,
             stream=self._call.streaming,
         )
+        self._limiter = limiter
+        self._turn: Turn | None = None
         self._raise: ErrorInfo | None = None
         self._reason: str | None = None
         self._verdict: Try | Deliver | Raise | None = None
@@ -114,9 +99,6 @@ class Exchange(Generic[RequestT, ResponseT]):
         self._plan: BodyPlan = "pass"
         self._body: Body | None = None
         self._stream: DecodedStream | None = None
-        self._held: list[bytes] = []
-        self._held_size = 0
-        self._held_since = 0.0
         self.sent = False
         """Whether the attempt under way has reached the transport beneath."""
         self._url: Any = None
@@ -132,15 +114,37 @@ class Exchange(Generic[RequestT, ResponseT]):
         """The family's `TransportError`."""
         return self._family.transport_error
 
-    @property
-    def attempt_spans(self) -> bool:
-        """Whether attempts get HTTP spans."""
-        return self._call.settings.telemetry.attempt_spans
+    # --- its turn ---
 
-    @property
-    def telemetry(self) -> CallTelemetry:
-        """The call's span and log lines."""
-        return self._telemetry
+    def turn(self) -> Turn | None:
+        """What to wait for before an attempt; `None`: it may begin."""
+        self._turn = self._limiter.turn(self.telemetry.head, self._clock, self._call)
+        return self._turn
+
+    def take(self, turn: Turn) -> bool:
+        """The wait is over; return whether the attempt may begin, or the call has ended."""
+        self._call.record.limit_wait += turn.waited
+        self.telemetry.on_turn(turn)
+        if turn.granted:
+            return True
+        self._forget()
+        self._verdict = self._call.on_limit(turn.reason)
+        self.response = self._family.response(429)
+        return False
+
+    def _give_back(self) -> None:
+        """An attempt is over: its permit is free, and what it was told holds for all."""
+        turn, self._turn = self._turn, None
+        cooldown, self._call.cooldown = self._call.cooldown, 0.0
+        if turn is None and not cooldown:
+            return
+        try:
+            if cooldown and not self._limiter.cool(self.telemetry.head, cooldown, self._clock):
+                cooldown = 0.0
+        finally:  # whatever interrupts this
+            if turn is not None:
+                turn.end(self._call.record.attempts)
+        self.telemetry.on_given_back(turn, cooldown)
 
     # --- an attempt ---
 
@@ -149,7 +153,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         now = self._clock.monotonic()
         failed = self._verdict
         if isinstance(failed, Try):  # not where an attempt begins again, without its HTTP span
-            self._telemetry.on_retry(failed.error)
+            self.telemetry.on_retry(failed.error)
         self._call.begin(now, wait)
         self._forget()
         given: Mapping[str, Any] = self._request.extensions
@@ -174,7 +178,7 @@ class Exchange(Generic[RequestT, ResponseT]):
 
     def shown(self, exc: Exception) -> Exception:
         """What the HTTP span may record of an exception; the caller gets the original."""
-        return without_secrets(exc, self._telemetry.head) if self.decided else exc
+        return without_secrets(exc, self.telemetry.head) if self.decided else exc
 
     def plan(self, response: ResponseT) -> BodyPlan:
         """A response has come: how to treat its body."""
@@ -197,11 +201,13 @@ class Exchange(Generic[RequestT, ResponseT]):
     # --- a stream before it is delivered ---
 
     def _open_stream(self, response: ResponseT) -> None:
-        encoding = response.headers.get("content-encoding", "")
-        observes = self._call.settings.stream.on_error == "observe"
-        reader = self._call.open_stream()
-        self._stream = DecodedStream.of(self._family, encoding, reader, observes=observes)
-        self._held_since = self._clock.monotonic()
+        self._stream = DecodedStream.of(
+            self._family,
+            response.headers.get("content-encoding", ""),
+            self._call.open_stream(),
+            observes=self._call.settings.stream.on_error == "observe",
+            since=self._clock.monotonic(),
+        )
 
     @property
     def _reader(self) -> StreamReader | None:
@@ -218,15 +224,14 @@ class Exchange(Generic[RequestT, ResponseT]):
     def hold(self, chunk: bytes) -> bool:
         """Read a chunk of a stream that is held; return whether that is enough."""
         stream = cast("DecodedStream", self._stream)
-        out = self._read_chunk(stream, chunk)
-        self._held.append(out)
-        self._held_size += len(out)
+        stream.hold(self._read_chunk(stream, chunk))
         now = self._clock.monotonic()
-        return self._call.held_enough(stream.reader, self._held_size, self._held_since, now)
+        return self._call.held_enough(stream.reader, stream.held, stream.since, now)
 
     def hold_end(self) -> None:
         """A stream ended while it was held."""
-        self._held.append(cast("DecodedStream", self._stream).finish())
+        stream = cast("DecodedStream", self._stream)
+        stream.hold(stream.finish())
 
     # --- the end of an attempt ---
 
@@ -247,7 +252,7 @@ class Exchange(Generic[RequestT, ResponseT]):
                 self._head, self._body, now=now, epoch=epoch, random=random
             )
         if self.traced:
-            self._telemetry.on_attempt(self._call.record.attempts[-1])
+            self.telemetry.on_attempt(self._call.record.attempts[-1])
 
     def _decoded(self, raw: bytes, *, complete: bool) -> Body:
         headers = cast("ResponseT", self.response).headers
@@ -267,7 +272,7 @@ class Exchange(Generic[RequestT, ResponseT]):
             random=self._clock.random(),
         )
         if self.traced:
-            self._telemetry.on_attempt(self._call.record.attempts[-1])
+            self.telemetry.on_attempt(self._call.record.attempts[-1])
 
     @property
     def decided(self) -> bool:
@@ -292,7 +297,8 @@ class Exchange(Generic[RequestT, ResponseT]):
         """
         verdict = self._verdict
         if isinstance(verdict, Try):
-            self._telemetry.on_wait(self._call.record, verdict.error, verdict.wait)
+            self._give_back()
+            self.telemetry.on_wait(self._call.record, verdict.error, verdict.wait)
             return verdict.wait
         if isinstance(verdict, Raise):
             self._reason = verdict.reason
@@ -331,15 +337,13 @@ class Exchange(Generic[RequestT, ResponseT]):
             stream = self._family.byte_stream(read if rewritten is None else rewritten)
             self._call.record.completed = verdict.error is None
             self._end()
-        self._network = _network_stream(response.extensions)
+        self._network = network_stream(response.extensions)
         self.response = self.rest = None  # they refer to the stream, which refers to us
         return self._family.edit(response, status, headers, stream)
 
     def take_held(self) -> bytes:
         """What was held of the stream, to be delivered first."""
-        held = b"".join(self._held)
-        self._held.clear()
-        return held
+        return b"" if self._stream is None else self._stream.take_held()
 
     def on_chunk(self, chunk: bytes) -> bytes:
         """Bytes of the body came: what may be delivered of them now."""
@@ -379,7 +383,7 @@ class Exchange(Generic[RequestT, ResponseT]):
     def network_stream(self) -> Any:
         """The connection of an HTTP/1.1 response, where its transport shows it; else `None`."""
         response = self.response
-        return self._network if response is None else _network_stream(response.extensions)
+        return self._network if response is None else network_stream(response.extensions)
 
     @property
     def at_error(self) -> bool:
@@ -414,15 +418,15 @@ class Exchange(Generic[RequestT, ResponseT]):
     def _note_failure(self, reader: StreamReader) -> None:
         failure = reader.failure
         if failure is not None and self._call.record.error is None:
-            info = self._call.on_stream_failure(failure)
+            info = self._call.on_stream_failure(failure, self._clock.time())
             if failure.event is None:
                 self._raise = info
 
     def _end(self, *, cancelled: str | None = None, exception: BaseException | None = None) -> None:
-        telemetry = self._telemetry
-        if telemetry.ended:
+        if self.telemetry.ended:
             return
-        telemetry.ended = True  # at once: another thread may be closing the body
+        self.telemetry.ended = True  # at once: another thread may be closing the body
+        self._give_back()
         ending = Ending(
             duration=self._clock.monotonic() - self._call.started,
             stream=self._plan == "stream",
@@ -431,10 +435,4 @@ class Exchange(Generic[RequestT, ResponseT]):
             cancelled=cancelled,
             exception=exception or self.raised(),
         )
-        telemetry.end(self._call.record, ending)
-
-
-def _network_stream(extensions: Mapping[str, Any]) -> Any:
-    if extensions.get("http_version") != b"HTTP/1.1":
-        return None
-    return extensions.get("network_stream")
+        self.telemetry.end(self._call.record, ending)

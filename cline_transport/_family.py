@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 from cline_transport._protocols import RequestLike, ResponseLike
 from cline_transport.errors import ErrorInfo
 
-__all__ = ["Family", "check_transport"]
+__all__ = ["Family", "check_transport", "network_stream"]
 
 RequestT = TypeVar("RequestT", bound=RequestLike)
 ResponseT = TypeVar("ResponseT", bound=ResponseLike)
@@ -46,6 +47,10 @@ class Family(Protocol[RequestT, ResponseT]):
         """The response with another status, headers and stream."""
         ...
 
+    def response(self, status: int) -> ResponseT:
+        """An empty response, where none came."""
+        ...
+
     def byte_stream(self, body: bytes) -> Any:
         """A stream of this body, sync and async."""
         ...
@@ -75,3 +80,10 @@ def check_transport(
     raise TypeError(
         f"transport must be an instance of {family}.{wanted.__name__} (got {given}; {hint})"
     )
+
+
+def network_stream(extensions: Mapping[str, Any]) -> Any:
+    """The connection of an HTTP/1.1 response, where its transport shows it; else `None`."""
+    if extensions.get("http_version") != b"HTTP/1.1":
+        return None
+    return extensions.get("network_stream")

@@ -33,7 +33,10 @@ class Metrics:
         meter_provider: Where they report; the global provider by default.
     """
 
-    __slots__ = ("_cost", "_duration", "_first_chunk", "_retries", "_throttled", "_tokens")
+    __slots__ = (
+        "_concurrency", "_cost", "_duration", "_fallbacks", "_first_chunk", "_permits", "_retries",
+        "_throttled", "_tokens", "_waits",
+    )  # fmt: skip
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
         meter = metrics.get_meter(names.SCOPE, __version__, meter_provider, names.SCHEMA_URL)
@@ -66,6 +69,39 @@ class Metrics:
         self._cost = meter.create_counter(
             names.COST, unit="{credit}", description="Cost of calls, as the API reports it."
         )
+
+        self._waits = meter.create_histogram(
+            names.LIMIT_WAITS,
+            unit="s",
+            description="Time for which limits held an attempt back.",
+            explicit_bucket_boundaries_advisory=names.SECONDS,
+        )
+        self._permits = meter.create_up_down_counter(
+            names.LIMIT_PERMITS, unit="{permit}", description="Permits in use."
+        )
+        self._concurrency = meter.create_gauge(
+            names.LIMIT_CONCURRENCY,
+            unit="{permit}",
+            description="Permits that there are: set, or found by the adaptive limit.",
+        )
+        self._fallbacks = meter.create_counter(
+            names.LIMIT_FALLBACKS,
+            unit="{attempt}",
+            description="Attempts that went by local limits because the storage did not answer.",
+        )
+
+    def on_held_back(self, seconds: float, attributes: Attributes, context: Context) -> None:
+        """Limits held an attempt back."""
+        self._waits.record(seconds, attributes, context)
+
+    def on_fallback(self, attributes: Attributes, context: Context) -> None:
+        """Local limits stood in for shared ones."""
+        self._fallbacks.add(1, attributes, context)
+
+    def on_permits(self, change: int, limit: int, attributes: Attributes, context: Context) -> None:
+        """A permit was taken (1) or given back (-1); there are `limit` of them."""
+        self._permits.add(change, attributes, context)
+        self._concurrency.set(limit, attributes, context)
 
     def on_retry(self, attributes: Attributes, context: Context) -> None:
         """An attempt after the first begins."""

@@ -58,9 +58,16 @@ USAGE_COST: Final = "cline.usage.cost"
 STREAM_COMPLETED: Final = "cline.stream.completed"
 STREAM_INSPECTED: Final = "cline.stream.inspected"
 
+LIMIT_WAIT: Final = "cline.limit.wait"
+LIMIT_REASON: Final = "cline.limit.reason"
+
 RETRIES: Final = "cline.client.retries"
 THROTTLED_RETRIES: Final = "cline.client.throttled_retries"
 COST: Final = "cline.client.cost"
+LIMIT_WAITS: Final = "cline.client.limit.wait"
+LIMIT_PERMITS: Final = "cline.client.limit.permits"
+LIMIT_CONCURRENCY: Final = "cline.client.limit.concurrency"
+LIMIT_FALLBACKS: Final = "cline.client.limit.fallbacks"
 
 SECONDS: Final = [0.01 * 2**power for power in range(14)]
 TOKENS: Final = [4**power for power in range(14)]

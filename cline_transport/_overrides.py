@@ -35,9 +35,9 @@ def override(**settings: object) -> Generator[None, None, None]:
     an outer one. `extensions={"cline_transport": {...}}` of a single request goes on top of both.
 
     Args:
-        **settings: Names of `Settings`, but for `hosts`; a branch as a mapping changes those of its
-            values that are named, and of `retry.rules` those rules; a branch as an object replaces
-            it.
+        **settings: Names of `Settings`, but for `hosts` and `limits`; a branch as a mapping changes
+            those of its values that are named, and of `retry.rules` those rules; a branch as an
+            object replaces it.
 
     Raises:
         SettingsError: A name is unknown or a value is wrong, before anything is sent.
@@ -79,17 +79,26 @@ def _apply(
     settings: Settings, values: _Values, source: str, *, any_rule: RetryRule | None = None
 ) -> Settings:
     known = known_names()
-    known[""] -= {"hosts"}
+    known[""] -= {"hosts", "limits"}
     change = _Change(source, any_rule, known, [])
     changed: dict[str, object] = {}
     for name, value in values.items():
         if name == "hosts":
             change.wrong((name,), None, "says where the transport is put, not what a call does")
+        elif name == "limits":
+            for path in _limits(value, known):
+                change.wrong(path, None, "holds for all calls of a transport, not for one")
         elif change.knows((str(name),)):
             changed[name] = change.value((name,), getattr(settings, name), value)
     if change.problems:
         raise SettingsError(change.problems)
     return settings.model_copy(update=changed)
+
+
+def _limits(value: object, known: Mapping[str, frozenset[str]]) -> list[tuple[str, ...]]:
+    """The limits that were given, each by its name; the branch where none has one."""
+    given: _Values = cast("_Values", value) if isinstance(value, Mapping) else {}
+    return [("limits", name) for name in given if name in known["limits"]] or [("limits",)]
 
 
 class _Change(NamedTuple):

@@ -13,7 +13,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from textwrap import wrap
 from types import UnionType
-from typing import Any, Final, Literal, NamedTuple, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from cline_transport._settings_errors import CONFIG, PREFIX
 from cline_transport.retry import DEFAULT_RULES, RetryRule
@@ -29,6 +39,7 @@ _TYPES: Final[Mapping[object, str]] = {
     bool: "boolean",
     int: "whole number",
     float: "number",
+    str: "text",
     tuple: "text list",
     Mapping: "table",
 }
@@ -38,7 +49,14 @@ _UNITS: Final = {"Seconds": "s", "Bytes": "bytes"}
 _RULES_IN_A_FILE: Final = "One that is given changes what it names, and leaves the others."
 
 # What stands, commented, for a default that TOML cannot say: it has no null.
-_EXAMPLES: Final = {"retry.deadline": 120}
+_EXAMPLES: Final[Mapping[str, object]] = {
+    "retry.deadline": 120,
+    "limits.requests_per_second": 10,
+    "limits.requests_per_minute": 600,
+    "limits.burst": 2,
+    "limits.max_concurrency": 10,
+    "limits.storage": "redis://localhost:6379",
+}
 _EXAMPLE_RULE: Final = 429
 _COLUMNS: Final = 96
 
@@ -110,8 +128,9 @@ def _type_of(hint: Any) -> str:
     origin = get_origin(hint)
     if origin is Literal:
         return f"one of {', '.join(get_args(hint))}"
-    if origin is UnionType:  # float | None
-        return _type_of(get_args(hint)[0])
+    if origin in (UnionType, Union):  # float | None, int | Literal["adaptive"] | None
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return " or ".join(_type_of(kind).removeprefix("one of ") for kind in kinds)
     return _TYPES[origin or hint]
 
 
@@ -210,8 +229,7 @@ def _described(
     row = known.get(name)
     text = row.meaning if row else node.get("description", "").partition("\n\n")[0]
     made: dict[str, Any] = {"description": text}
-    shape = node["anyOf"][0] if "anyOf" in node else node  # a number, or null
-    made |= {key: shape[key] for key in ("type", "enum", "items") if key in shape}
+    made |= _shape(node)
     if row and row.default is not None:
         made["default"] = _as_json(row.default)
     prefix = f"{name}." if name else ""
@@ -226,6 +244,16 @@ def _described(
         made["additionalProperties"] = _described(rule, definitions, prefix + CODE, known)
     elif others is not None:
         made["additionalProperties"] = others
+    return made
+
+
+def _shape(node: dict[str, Any]) -> dict[str, Any]:
+    """What a value looks like."""
+    shape, *words = [kind for kind in node.get("anyOf", [node]) if kind["type"] != "null"]
+    made = {key: shape[key] for key in ("type", "enum", "items") if key in shape}
+    if words:  # a number, or one word instead: a pattern is one of texts only
+        [word] = words
+        made |= {"type": [shape["type"], "string"], "pattern": f"^{word['const']}$"}
     return made
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, Literal, NamedTuple, cast
 
+from cline_transport._checks import HIDDEN, shown_url
 from cline_transport._redaction import looks_secret
 
 __all__ = [
@@ -46,6 +47,7 @@ _ALLOWED: Final = {
     "bool": "true or false",
     "int": "a whole number",
     "float": "a number",
+    "string": "text",
     "dataclass": "a table of settings",
     "dict": "a table",
     "mapping": "a table",
@@ -191,7 +193,7 @@ def own_message(message: str) -> tuple[str, str, str] | None:
     if found is None:
         return None
     name, rule, told = found.groups()
-    return name, f"must be {rule}", _short(told)
+    return name, f"must be {rule}", _short_url(told) if name == "storage" else _short(told)
 
 
 def located(
@@ -246,11 +248,12 @@ def unknown(path: Sequence[str], known: Mapping[str, frozenset[str]], source: st
     names = sorted(known[".".join(branch[:2])])
     near = get_close_matches(name, names, 1)
     hint = f"did you mean {'.'.join([*branch, *near])}?" if near else f"known: {', '.join(names)}"
-    told = _HIDDEN if looks_secret(name) else name
+    told = HIDDEN if looks_secret(name) else name
     return Problem(".".join([*branch, told]), source, None, f"is no setting; {hint}")
 
 
-_HIDDEN: Final = "[redacted]"
+# In a URL, however it is misspelt: before an @, or in its query.
+_PASSWORD: Final = re.compile(r":.*@|://.*\?.*=", re.DOTALL)
 
 
 def shown(value: object) -> str:
@@ -263,9 +266,18 @@ def shown(value: object) -> str:
     return "a table" if isinstance(value, Mapping) else _short(repr(value))
 
 
+def _short_url(text: str) -> str:
+    url = shown_url(text[1:-1])
+    return repr(_clipped(url)) if text[:1] in "'\"" and HIDDEN in url else _short(text)
+
+
 def _short(text: str) -> str:
-    if looks_secret(text):
-        return _HIDDEN
+    if looks_secret(text) or _PASSWORD.search(text):
+        return HIDDEN
+    return _clipped(text)
+
+
+def _clipped(text: str) -> str:
     return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ from cline_transport._dropped import drop, settle
 from cline_transport._exchange import EXCHANGE, Exchange
 from cline_transport._family import Family
 from cline_transport._http_spans import AttemptSpans
+from cline_transport._limiter import Limiter, Turn
 from cline_transport._overrides import effective
 from cline_transport._protocols import Clock, RequestLike, ResponseLike
 from cline_transport.retry import RetryThrottle
@@ -43,6 +45,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         self.settings = Settings() if settings is None else settings
         self.clock = Clock()
         self.sleep: Callable[[float], None] = time.sleep
+        self.pause: Callable[[threading.Event, float], object] = _pause
         self.spans = AttemptSpans(
             family.name,
             "handle_request",
@@ -56,6 +59,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         self._body = body
         self._telemetry = Telemetry(tracer_provider, meter_provider, logger_provider)
         self._throttle = RetryThrottle()
+        self._limiter = Limiter(self.settings.limits)
 
     def handle(self, request: RequestT) -> ResponseT:
         """Send the request, as often as the policy says; return the response to deliver."""
@@ -71,6 +75,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
             throttle=self._throttle,
             clock=self.clock,
             telemetry=self._telemetry,
+            limiter=self._limiter,
         )
         try:
             self._attempt(exchange, 0.0)
@@ -87,11 +92,17 @@ class SyncLoop(Generic[RequestT, ResponseT]):
 
     def _attempt(self, exchange: Exchange[RequestT, ResponseT], wait: float) -> None:
         """Make one attempt; what comes of it is noted in the exchange, and not raised."""
+        turn = exchange.turn()
+        if turn is not None:
+            self._wait_for(turn)
+            if not exchange.take(turn):
+                return
+            wait += turn.waited
         request = exchange.begin(wait)
         send = self._exchange
         telemetry = exchange.telemetry
         hidden = telemetry.enabled and self.spans.instrumented
-        ours = telemetry.recorded_at_all and exchange.attempt_spans
+        ours = telemetry.wants_attempts
         if hidden or ours or self.spans.adopted is not None:
             try:
                 if telemetry.enabled:
@@ -115,6 +126,15 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         except Exception:
             if not exchange.decided:
                 raise
+
+    def _wait_for(self, turn: Turn) -> None:
+        if turn.join():
+            return
+        event = threading.Event()
+        while (seconds := turn.pause(event.set)) is not None:
+            self.pause(event, seconds)
+            event.clear()
+            turn.proceed()
 
     def _exchange_traced(
         self, send: Callable[[RequestT], ResponseT], request: RequestT
@@ -191,6 +211,10 @@ class SyncLoop(Generic[RequestT, ResponseT]):
             # The status is known: this is an HTTP error, with what has come of its body.
             exchange.rest = _Resumed(chunks, _failing(exc), stream)
         return b"".join(chunks)[: exchange.limit], exchange.rest is None
+
+
+def _pause(event: threading.Event, seconds: float) -> None:
+    event.wait(min(seconds, threading.TIMEOUT_MAX))
 
 
 def _returning(response: ResponseT) -> Callable[[Any], ResponseT]:

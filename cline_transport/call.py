@@ -6,14 +6,15 @@ decision that comes back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from cline_transport._decisions import Body, BodyPlan, Deliver, Raise, Rewrite, Try
+from cline_transport._explain import Explainer
 from cline_transport._protocols import RequestHead, ResponseHead
-from cline_transport._redaction import redact
-from cline_transport.errors import ErrorInfo, connection_error
+from cline_transport.errors import ErrorInfo
 from cline_transport.inspection import (
     RequestFacts,
     StreamFailure,
@@ -22,6 +23,7 @@ from cline_transport.inspection import (
     read_completion,
     read_request,
 )
+from cline_transport.limits import Reason
 from cline_transport.record import Attempt, CallRecord
 from cline_transport.retry import (
     GiveUp,
@@ -32,14 +34,11 @@ from cline_transport.retry import (
 )
 from cline_transport.settings import Settings
 from cline_transport.wire import (
-    KNOWN_CODES,
     WireError,
     as_mapping,
-    clip,
     describe,
     dump_json,
     error_body,
-    is_transient,
     load_json,
     normalize_error_body,
     read_json_error,
@@ -64,10 +63,13 @@ class Call:
     Attributes:
         started: The same.
         record: What has become of the call so far.
+        cooldown: Seconds that the API asked to wait when it refused the attempt under way; 0: it
+            did not, or for longer than is waited for.
     """
 
     __slots__ = (
-        "_facts", "_head", "_settings", "_throttle", "_tried_at", "_wait", "record", "started",
+        "_explainer", "_facts", "_head", "_settings", "_throttle", "_tried_at", "_wait", "cooldown",
+        "record", "started",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +83,8 @@ class Call:
         self._wait = 0.0
         self._facts = RequestFacts() if head.body is None else read_request(head.body)
         self.record = CallRecord(model=self._facts.model)
+        self._explainer = Explainer(head, settings.retry.rules, self._facts.model)
+        self.cooldown = 0.0
 
     @property
     def settings(self) -> Settings:
@@ -107,6 +111,7 @@ class Call:
         self.record.forget_answer()
         self._tried_at = now
         self._wait = wait
+        self.cooldown = 0.0
 
     @property
     def buffers(self) -> bool:
@@ -125,14 +130,25 @@ class Call:
             self._facts = self._facts._replace(stream=False)
         return explicit
 
+    @property
+    def until(self) -> float:
+        """The time at which the call's deadline ends."""
+        deadline = self._settings.retry.deadline
+        if deadline is None or not self._settings.retry.enabled:
+            return math.inf
+        return self.started + deadline
+
+    def age(self, now: float) -> float:
+        """Seconds since the attempt under way began."""
+        return now - self._tried_at
+
     def timeouts(
         self, configured: Mapping[str, float | None] | None, now: float
     ) -> dict[str, Any] | None:
         """The attempt's timeouts (seconds), cut to what the deadline leaves; `None`: unchanged."""
-        deadline = self._settings.retry.deadline
-        if deadline is None or not self._settings.retry.enabled:
+        if self.until == math.inf:
             return None
-        left = max(self.started + deadline - now, 0.001)
+        left = max(self.until - now, 0.001)
         given = configured or {}
         names = ("connect", "read", "write", "pool")
         return {n: left if (t := given.get(n)) is None else min(t, left) for n in names}
@@ -170,7 +186,11 @@ class Call:
         except Exception:  # noqa: BLE001 -- inspection never breaks a call: the bytes pass as they are
             plain = WireError(head.status_code, describe(None, head.status_code))
             failed = head.status_code >= 400
-            error = self._http_error(plain, head, head.status_code) if failed else None
+            error = (
+                self._explainer.of_response(plain, head, head.status_code, self.number)
+                if failed
+                else None
+            )
             rewritten = None
         if error is None:
             self._end_attempt(now, head, None)
@@ -201,9 +221,9 @@ class Call:
             self._throttle.succeeded()
             return Deliver()
         error = replace(
-            self._stream_error(failure, self.number),
+            self._explainer.of_stream(failure.error, self.number),
             status_code=status_for(failure.error.code),
-            request_id=self._request_id(head),
+            request_id=self._explainer.request_id(head),
         )
         raw = failure.error.code
         body = write_error(failure.error._replace(code=error.code if raw is None else raw))
@@ -221,7 +241,8 @@ class Call:
         random: float,
     ) -> Try | Deliver:
         self._end_attempt(now, head, error)
-        advice = read_server_advice(head.headers, epoch)
+        advice = read_server_advice(head.headers, epoch, error.metadata)
+        self._note_wait(error, advice)
         ruling = self._rule(error, advice, now=now, random=random)
         if isinstance(ruling, RetryDecision):
             return Try(ruling.wait, error)
@@ -234,13 +255,13 @@ class Call:
         self, head: ResponseHead | None, exc: BaseException, *, now: float, random: float
     ) -> Try | Raise:
         """The attempt ended in an exception: no response came, or not all of the one of `head`."""
-        error = self._explain(connection_error(exc), self.number)
+        error = self._explainer.of_exception(exc, self.number)
         if head is not None:
             error = replace(
                 error,
                 phase="mid_stream",
                 status_code=head.status_code,
-                request_id=self._request_id(head),
+                request_id=self._explainer.request_id(head),
             )
         self._end_attempt(now, head, error)
         ruling = self._rule(error, None, now=now, random=random)
@@ -248,6 +269,14 @@ class Call:
             return Try(ruling.wait, error)
         self.record.error = error
         return Raise(error, ruling.reason)
+
+    def on_limit(self, reason: Reason | None) -> Deliver:
+        """Limits hold the call back past its deadline: how it ends."""
+        last = self.record.attempts[-1].error if self.record.attempts else None
+        error = self._explainer.of_limit(reason, len(self.record.attempts), last)
+        self.record.error = error
+        body = write_error(WireError(error.code, error.message, error.metadata))
+        return Deliver(Rewrite(429, body), no_retry=True, error=error, reason="deadline")
 
     def open_stream(self) -> StreamReader:
         """A stream is about to be delivered: its reader."""
@@ -279,28 +308,24 @@ class Call:
         """The first event of a stream has come."""
         self.record.time_to_first_chunk = now - self.started
 
-    def on_stream_failure(self, failure: StreamFailure) -> ErrorInfo:
-        """A stream that is being delivered has an error in it."""
-        error = self._stream_error(failure, len(self.record.attempts))
+    def on_stream_failure(self, failure: StreamFailure, epoch: float) -> ErrorInfo:
+        """A stream that is being delivered has an error in it; `epoch` as for `on_response`."""
+        error = self._explainer.of_stream(failure.error, len(self.record.attempts))
+        self._note_wait(error, read_server_advice({}, epoch, error.metadata))
         return self._fail_delivered(error)
 
     def on_body_exception(self, exc: BaseException) -> ErrorInfo:
         """The wire failed while the body was being delivered."""
-        error = self._explain(connection_error(exc), len(self.record.attempts))
+        error = self._explainer.of_exception(exc, len(self.record.attempts))
         return self._fail_delivered(replace(error, phase="mid_stream"))
 
     # --- the parts ---
 
-    def _stream_error(self, failure: StreamFailure, attempts: int) -> ErrorInfo:
-        code = "server_error" if failure.error.code is None else failure.error.code
-        error = ErrorInfo(
-            code=code,
-            message=failure.error.message,
-            metadata=failure.error.metadata,
-            phase="mid_stream",
-            retryable=is_transient(code, None),
-        )
-        return self._explain(error, attempts)
+    def _note_wait(self, error: ErrorInfo, advice: ServerAdvice) -> None:
+        wait = advice.retry_after
+        limited = error.code in ("rate_limit", 429) or error.status_code == 429
+        if wait is not None and limited and wait <= self._settings.retry.max_retry_after:
+            self.cooldown = wait
 
     def _fail_delivered(self, error: ErrorInfo) -> ErrorInfo:
         """The attempt that was delivered has failed after all."""
@@ -320,7 +345,7 @@ class Call:
             found, rewritten = normalize_error_body(
                 head.status_code, content_type, read.decoded, complete=read.complete
             )
-            error = self._http_error(found, head, head.status_code)
+            error = self._explainer.of_response(found, head, head.status_code, self.number)
             if body is None or rewritten is None or not self._settings.errors.normalize:
                 return error, None
             return error, Rewrite(head.status_code, rewritten)
@@ -332,56 +357,13 @@ class Call:
             read_completion(payload, self.record)
             return None, None
         status = status_for(inside.code)
-        error = self._http_error(inside, head, status)
+        error = self._explainer.of_response(inside, head, status, self.number)
         if not self._settings.errors.normalize:
             return error, None
         return error, Rewrite(status, _promote(as_mapping(payload) or {}, inside, error))
 
-    def _http_error(self, found: WireError, head: ResponseHead, status: int) -> ErrorInfo:
-        code = "server_error" if found.code is None else found.code
-        return self._explain(
-            ErrorInfo(
-                code=code,
-                message=found.message,
-                metadata=found.metadata,
-                status_code=status,
-                request_id=self._request_id(head),
-                retryable=is_transient(code, head.status_code),
-            ),
-            self.number,
-        )
-
-    def _explain(self, error: ErrorInfo, attempts: int) -> ErrorInfo:
-        code = error.code
-        if isinstance(code, str) and not self._is_known(error):
-            code = clip(redact(code, self._head), 64)
-        return replace(
-            error,
-            code=code,
-            message=redact(error.message, self._head),
-            model=self.record.model,
-            attempts=attempts,
-        )
-
-    def _is_known(self, error: ErrorInfo) -> bool:
-        """Whether a code is documented, ours or configured: no secret, and ruled on by its name."""
-        known = error.code in KNOWN_CODES or error.code in self._settings.retry.rules
-        return known or error.phase == "connection"
-
-    def _request_id(self, head: ResponseHead) -> str | None:
-        given = head.headers.get("x-request-id")
-        if given is None or (len(given) <= 128 and given.isprintable() and not self._tells(given)):
-            return given
-        return clip(redact(given, self._head), 256)
-
-    def _tells(self, text: str) -> bool:
-        """Whether a short text could hold the key: one look, as each answer has such a text."""
-        headers = self._head.headers
-        keys = (headers.get("authorization", ""), headers.get("x-api-key", ""))
-        return any(key and key[-7:] in text for key in keys)
-
     def _end_attempt(self, now: float, head: ResponseHead | None, error: ErrorInfo | None) -> None:
-        request_id = self._request_id(head) if head else None
+        request_id = self._explainer.request_id(head) if head else None
         self.record.request_id = request_id
         self.record.attempts.append(
             Attempt(

@@ -78,6 +78,7 @@ _ADVICE: Final[Mapping[Code, str]] = MappingProxyType(
         "connection_closed": "Retry the full request",
         "read_timeout": "Raise the read timeout; the generation may have been billed",
         "write_timeout": "Raise the write timeout; the generation may have been billed",
+        "limit_timeout": "Raise the deadline or the limits, or make fewer calls at once",
         "pool_timeout": "Raise the connection limits or reduce concurrent requests",
     }
 )
@@ -176,7 +177,9 @@ class ErrorInfo:
             "mid_stream": "mid-stream (the connection was lost)"
             if broken
             else 'mid-stream (finish_reason: "error")',
-            "connection": "no response (the connection failed)",
+            "connection": "no response (nothing was sent)"
+            if self.code == "limit_timeout"
+            else "no response (the connection failed)",
         }[self.phase]
         lines = (
             f"1. Error code and message: {self.code}: {clip(self.message)}",

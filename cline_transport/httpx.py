@@ -78,6 +78,9 @@ class _Family:
         response.stream = stream
         return response
 
+    def response(self, status: int) -> httpx.Response:
+        return httpx.Response(status, headers={}, stream=self.byte_stream(b""))
+
     def byte_stream(self, body: bytes) -> httpx.ByteStream:
         return httpx.ByteStream(body)
 

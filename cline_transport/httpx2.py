@@ -82,6 +82,9 @@ class _Family:
         response.stream = stream
         return response
 
+    def response(self, status: int) -> httpx2.Response:
+        return httpx2.Response(status, headers={}, stream=self.byte_stream(b""))
+
     def byte_stream(self, body: bytes) -> httpx2.ByteStream:
         return httpx2.ByteStream(body)
 

@@ -15,7 +15,7 @@ class Attempt:
 
     Attributes:
         number: 1 for the first.
-        wait: Seconds waited before it (0 for the first).
+        wait: Seconds waited before it: backoff, and for its turn where there are limits.
         started: Seconds since the call began.
         duration: Seconds until its response's headers (and an error's body) had come, or it failed.
         status_code: The HTTP status; `None` where no response came.
@@ -63,6 +63,7 @@ class CallRecord:
         usage: Tokens and cost.
         time_to_first_chunk: Seconds from the start of the call to the first event of its stream
             (a keep-alive comment is none).
+        limit_wait: Seconds for which limits held its attempts back, in all.
         completed: Whether the body was read to its end without a failure.
         error: How the call failed; `None` while it has not.
 
@@ -82,6 +83,7 @@ class CallRecord:
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
     time_to_first_chunk: float | None = None
+    limit_wait: float = 0.0
     completed: bool = False
     error: ErrorInfo | None = None
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import ClassVar, Final, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Final, Literal, NamedTuple, cast
 
 from cline_transport._checks import FORBID_UNKNOWN, check_flags, check_number
-from cline_transport.wire import NEVER_RETRIED, TRANSIENT, Code, as_status
+from cline_transport.wire import NEVER_RETRIED, TRANSIENT, Code, as_mapping, as_status
 
 __all__ = [
     "DEFAULT_RULES",
@@ -277,6 +277,8 @@ class RetryThrottle:
         self.tokens = min(self.MAX_TOKENS, self.tokens + self.PER_SUCCESS)
 
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_MOST: Final = 1e9
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
@@ -288,19 +290,26 @@ class ServerAdvice(NamedTuple):
     should_retry: bool | None = None
 
 
-def read_server_advice(headers: Mapping[str, str], now: float) -> ServerAdvice:
+def read_server_advice(
+    headers: Mapping[str, str], now: float, metadata: Mapping[str, Any] = _NOTHING
+) -> ServerAdvice:
     """Read `Retry-After` (RFC 9110, section 10.2.3), `retry-after-ms` and `x-should-retry`.
 
     Args:
         headers: The response's headers, looked up in lower case.
         now: Seconds since the epoch, for a date.
+        metadata: `error.metadata`. OpenRouter repeats an upstream provider's wait there, as
+            `retry_after_seconds` and in `headers`; in a stream there is no other place.
 
     Example:
         >>> read_server_advice({"retry-after": "2"}, now=0.0).retry_after
         2.0
     """
     should = headers.get("x-should-retry", "").strip().lower()
-    return ServerAdvice(_retry_after(headers, now), {"true": True, "false": False}.get(should))
+    wait = _retry_after(headers, now)
+    if wait is None and metadata:
+        wait = _retry_after_inside(metadata, now)
+    return ServerAdvice(wait, {"true": True, "false": False}.get(should))
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -313,3 +322,12 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return max(0.0, date.timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+
+
+def _retry_after_inside(metadata: Mapping[str, Any], now: float) -> float | None:
+    headers = as_mapping(metadata.get("headers")) or {}
+    told = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    seconds = metadata.get("retry_after_seconds")
+    if isinstance(seconds, (int, float)) and 0 < seconds < _MOST:
+        told.setdefault("retry-after", repr(seconds))
+    return _retry_after(told, now)

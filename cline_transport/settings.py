@@ -41,11 +41,13 @@ from cline_transport._settings_errors import (
     SettingsError,
     Sources,
     located,
+    own_message,
     shown,
     unknown_variables,
     without,
 )
 from cline_transport.inspection import OnError
+from cline_transport.limits import LimitSettings
 from cline_transport.retry import DEFAULT_RULES, RetryPolicy, RetryRule
 from cline_transport.wire import Code
 
@@ -181,6 +183,7 @@ class Settings(BaseSettings):
         retry: `RetryPolicy`.
         errors: `ErrorSettings`.
         stream: `StreamSettings`.
+        limits: `LimitSettings`.
         telemetry: `TelemetrySettings`.
 
     Raises:
@@ -207,6 +210,7 @@ class Settings(BaseSettings):
     retry: RetryPolicy = Field(default_factory=RetryPolicy)
     errors: ErrorSettings = Field(default_factory=ErrorSettings)
     stream: StreamSettings = Field(default_factory=StreamSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 
     if not TYPE_CHECKING:  # pragma: no branch - the types of the arguments are those of the fields
@@ -239,7 +243,7 @@ class Settings(BaseSettings):
             raise PydanticKnownError("tuple_type")
         return [_host(part) for part in cast("list[object]", value)]
 
-    @field_validator("retry", "errors", "stream", "telemetry", mode="wrap")
+    @field_validator("retry", "errors", "stream", "limits", "telemetry", mode="wrap")
     @classmethod
     def _tell_all(
         cls, value: object, check: Callable[[object], object], info: ValidationInfo
@@ -299,6 +303,7 @@ _BRANCHES: Final[Mapping[str, type]] = {
     "retry": RetryPolicy,
     "errors": ErrorSettings,
     "stream": StreamSettings,
+    "limits": LimitSettings,
     "telemetry": TelemetrySettings,
 }
 
@@ -370,7 +375,12 @@ def _mistaken_kinds(
         path, inner = (field.name,), given.get(field.name)
         if field.type == "bool" and _is_number(inner):
             yield path, {"type": "bool_type", "loc": path, "input": inner}
-        if str(field.type).startswith(("int", "float")) and isinstance(inner, bool):
+        if field.name == "max_concurrency" and inner is not None:
+            wrong = _no_concurrency(inner)
+            if wrong is not None:
+                context = {"error": wrong}
+                yield path, {"type": "value_error", "loc": path, "input": inner, "ctx": context}
+        elif str(field.type).startswith(("int", "float")) and isinstance(inner, bool):
             kind = f"{str(field.type).partition(' ')[0]}_type"
             yield path, {"type": kind, "loc": path, "input": inner}
         if field.name == "rules" and isinstance(inner, Mapping):
@@ -378,6 +388,18 @@ def _mistaken_kinds(
                 for (name,), error in _mistaken_kinds(RetryRule, rule):
                     deep = ("rules", code, name)
                     yield deep, {**error, "loc": deep}
+
+
+def _no_concurrency(value: object) -> ValueError | None:
+    """Why a value is no `max_concurrency`; pydantic would tell both: no number, and no word."""
+    text = value.strip() if isinstance(value, str) else ""
+    given: Any = int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else value
+    try:
+        LimitSettings(max_concurrency=given)
+    except ValueError as exc:
+        _, rule, _ = own_message(str(exc)) or ("", "", "")
+        return ValueError(f"LimitSettings.max_concurrency {rule} (got {shown(value)})")
+    return None
 
 
 _HOST: Final = re.compile(

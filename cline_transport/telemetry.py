@@ -32,6 +32,7 @@ from cline_transport._attributes import (
 )
 from cline_transport._enclosing import recorded_around
 from cline_transport._events import Events, opted_in
+from cline_transport._limiter import Turn
 from cline_transport._metrics import Metrics
 from cline_transport._protocols import RequestHead
 from cline_transport._redaction import redact
@@ -147,7 +148,7 @@ class Telemetry:
         call = CallTelemetry(head, model)
         if not settings.enabled or not is_instrumentation_enabled():
             return call
-        call.reports = self
+        call.reports, call.attempt_spans = self, settings.attempt_spans
         call.chat = chat and settings.genai
         call.metered = _records(self._meters or metrics.get_meter_provider())
         tracing = _records(self._tracers or trace.get_tracer_provider())
@@ -196,13 +197,15 @@ class CallTelemetry:
         traced: Whether there is a trace at all: then trace headers are sent.
         recording: Whether the call's span is recorded.
         metered: Whether metrics are recorded.
+        attempt_spans: Whether attempts are to get HTTP spans.
         retries: Attempts after the first.
+        held_back: What held it last of the limits.
         ended: Whether the call is over.
     """
 
     __slots__ = (
-        "chat", "ended", "head", "metered", "model", "recorded", "recording", "reports", "retries",
-        "span", "traced",
+        "attempt_spans", "chat", "ended", "head", "held_back", "metered", "model", "recorded",
+        "recording", "reports", "retries", "span", "traced",
     )  # fmt: skip
 
     def __init__(self, head: RequestHead, model: str | None) -> None:
@@ -215,7 +218,9 @@ class CallTelemetry:
         self.traced = False
         self.recording = False
         self.metered = False
+        self.attempt_spans = False
         self.retries = 0
+        self.held_back: str | None = None
         self.ended = False
 
     @property
@@ -229,9 +234,9 @@ class CallTelemetry:
         return self.reports is not None
 
     @property
-    def recorded_at_all(self) -> bool:
-        """Whether anything of an attempt would be recorded: a span or a metric."""
-        return self.recording or self.metered
+    def wants_attempts(self) -> bool:
+        """Whether attempts get HTTP spans, and anything of them would be recorded."""
+        return self.attempt_spans and (self.recording or self.metered)
 
     @_harmless
     def inject(self, headers: MutableMapping[str, str]) -> None:
@@ -289,6 +294,38 @@ class CallTelemetry:
                 error.request_id or "none",
                 extra=log_fields(error),
             )
+
+    @_harmless
+    def on_turn(self, turn: Turn) -> None:
+        """Limits let an attempt go, or will not before the deadline."""
+        if turn.reason is not None:
+            self.held_back = turn.reason
+        if self.reports is None or not self.metered:
+            return
+        counted, where = self.reports.metrics, self._context()
+        attributes = identity(self.head, None, chat=False)
+        if turn.reason is not None:
+            counted.on_held_back(
+                turn.waited, {**attributes, names.LIMIT_REASON: turn.reason}, where
+            )
+        if turn.alone:
+            counted.on_fallback(attributes, where)
+        if turn.granted and turn.line.rules.counts:
+            turn.counted = True
+            counted.on_permits(1, turn.line.limit, attributes, where)
+
+    @_harmless
+    def on_given_back(self, turn: Turn | None, cooldown: float) -> None:
+        """An attempt that limits let go is over; all calls with its key wait for the cooldown."""
+        if turn is not None and turn.counted and self.reports is not None:
+            attributes, limit = identity(self.head, None, chat=False), turn.line.limit
+            self.reports.metrics.on_permits(-1, limit, attributes, self._context())
+        if cooldown:
+            with self.current():
+                host = self.head.host
+                logger.info(
+                    "cooldown of %.2f s for %s: calls with the same key wait", cooldown, host
+                )
 
     @_harmless
     def on_retry(self, error: ErrorInfo) -> None:
@@ -374,6 +411,9 @@ class CallTelemetry:
                 nested = self.recorded is not None
                 told = outcome(record, chat=self.chat, nested=nested, stream=ending.stream)
                 told[names.RETRY_COUNT] = self.retries
+                if self.held_back is not None:
+                    told[names.LIMIT_WAIT] = record.limit_wait
+                    told[names.LIMIT_REASON] = self.held_back
                 if not ending.inspected:
                     told[names.STREAM_INSPECTED] = False
                 span.set_attributes({**told, **failure(error, ending.cancelled)})

@@ -338,12 +338,48 @@ def test_the_keys_of_json_stay_whatever_is_wrong(monkeypatch: pytest.MonkeyPatch
     }
 
 
+@pytest.mark.parametrize(
+    ("url", "told_as"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://user:hunter2@host", "redis://[redacted]@host"),
+        ("rediss://:hunter2@host:6379/1", "rediss://[redacted]@host:6379/1"),
+        ("redis://:a:b/hunter2@host", "redis://[redacted]@host"),
+        ("redis://:a?hunter2@host", "redis://[redacted]"),
+        ("redis://:hunter2#@host", "redis://[redacted]@host"),
+        ("redis+cluster://me:hunter2@a:1,b:2", "redis+cluster://[redacted]@a:1,b:2"),
+        ("redis://host/0?password=hunter2", "redis://host/0?password=[redacted]"),
+        (
+            "redis+sentinel://:hunter2@a:26379/primary?username=me&password=hunter2=",
+            "redis+sentinel://[redacted]@a:26379/primary?username=[redacted]&password=[redacted]",
+        ),
+        ("redis://host?password=a@hunter2", "redis://[redacted]"),
+        ("redis+unix:///run/redis.sock", "redis+unix:///run/redis.sock"),
+    ],
+)
+def test_a_storage_is_told_without_its_password(
+    url: str, told_as: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLINE_TRANSPORT_LIMITS__STORAGE", url)
+    setting = told()["settings"]["limits.storage"]
+    assert setting == {
+        "value": told_as,
+        "unit": None,
+        "source": "environment",
+        "origin": "CLINE_TRANSPORT_LIMITS__STORAGE",
+    }
+    lines = {cells[0]: cells[1:] for cells in shown()["Settings"]}
+    assert lines["limits.storage"][0] == told_as
+    assert "hunter2" not in config().stdout + config("--json").stdout
+
+
 SECRETS = {
     "CLINE_TRANSPORT_API_KEY": KEY,
     "CLINE_TRANSPORT_HOSTS": "https://me:hunter2@api.example",
     "CLINE_TRANSPORT_RETRY__JITTER": KEY,
     "CLINE_TRANSPORT_STREAM__TOKEN": KEY,
     "CLINE_TRANSPORT_ERRORS": KEY,
+    "CLINE_TRANSPORT_LIMITS__STORAGE": "http://me:hunter2@host/0?password=hunter2",
     "CLINE_API_KEY": KEY,
     "OPENAI_API_KEY": KEY,
     "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer {KEY}",
@@ -360,7 +396,14 @@ def test_nothing_secret_is_told(
         monkeypatch.setenv(name, value)
     done = config(*args)
     assert (done.returncode, done.stderr) == (1, "")
-    for name in ("CLINE_TRANSPORT_API_KEY", "hosts", "retry.jitter", "stream.token", "password"):
+    for name in (
+        "CLINE_TRANSPORT_API_KEY",
+        "hosts",
+        "retry.jitter",
+        "stream.token",
+        "password",
+        "limits.storage",
+    ):
         assert name in done.stdout  # it is told that they are wrong
     assert KEY not in done.stdout
     assert "hunter2" not in done.stdout

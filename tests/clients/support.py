@@ -6,12 +6,14 @@ Whichever SDK is installed is used: openai 3 on httpx2, openai 2 and 1 on httpx.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Final, Literal, TypeVar
 
+import anyio.lowlevel
 import openai
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -80,13 +82,27 @@ class Waits(list[float]):
     def __init__(self) -> None:
         self.during: Callable[[], object] = lambda: None
         """What happens meanwhile."""
+        self._skipped = 0.0
+
+    def monotonic(self) -> float:
+        """A clock on which they took as long as they should."""
+        return time.monotonic() + self._skipped
 
     def sync(self, seconds: float) -> None:
         self.append(seconds)
+        self._skipped += seconds
         self.during()
 
     async def asynchronous(self, seconds: float) -> None:
         self.sync(seconds)
+
+    def pause(self, wake: object, seconds: float) -> None:
+        """Held back by limits: no wait of the policy's, and no time either."""
+        self._skipped += seconds
+
+    async def pause_asynchronous(self, wake: object, seconds: float) -> None:
+        self.pause(wake, seconds)
+        await anyio.lowlevel.checkpoint()
 
 
 def assert_waits(waits: Sequence[float], documented: Sequence[float]) -> None:
@@ -276,7 +292,10 @@ class Sdk:
         self._hurry(client)
         for transport in our_transports(self.http):
             loop = transport._loop
-            loop.sleep = self.waits.sync if colour.is_sync else self.waits.asynchronous
+            waits = self.waits
+            loop.sleep = waits.sync if colour.is_sync else waits.asynchronous
+            loop.pause = waits.pause if colour.is_sync else waits.pause_asynchronous
+            loop.clock = replace(loop.clock, monotonic=waits.monotonic)
 
     @property
     def http(self) -> Any:

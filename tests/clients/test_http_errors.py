@@ -7,9 +7,10 @@ from typing import NamedTuple
 import openai
 import pytest
 
-from cline_transport import ErrorInfo, error_info
+from cline_transport import ErrorInfo, RetryPolicy, Settings, error_info
 from cline_transport.simulator import Reply, Simulator
 
+from .conftest import Connect
 from .support import MODEL, Answer, Mode, Sdk, assert_waits, sdk_leaves_generators
 
 pytestmark = sdk_leaves_generators
@@ -228,3 +229,15 @@ def test_the_page_of_a_proxy_becomes_a_documented_error(
     info = explained(answer)
     assert (info.code, info.message, info.metadata["raw"]) == (502, "502 Bad Gateway", page)
     assert info.attempts == len(cline_api.requests) == 4
+
+
+def test_a_call_that_limits_hold_past_its_deadline_is_a_rate_limit_error_and_not_made_again(
+    connect: Connect, cline_api: Simulator, mode: Mode
+) -> None:
+    sdk = connect(settings=Settings(retry=RetryPolicy(deadline=5, rules={})))
+    cline_api.enqueue(Reply.error(429, retry_after=30))
+    sdk.ask(mode)
+    answer = sdk.ask(mode)
+    assert isinstance(answer.raised, openai.RateLimitError)
+    assert explained(answer).code == "limit_timeout"
+    assert len(cline_api.requests) == 1

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from cline_transport import (
     ErrorSettings,
+    LimitSettings,
     RetryPolicy,
     RetryRule,
     Settings,
@@ -46,6 +47,13 @@ LEVELS: dict[str, tuple[Any, ...]] = {
     "stream.detect_truncation": (False, True, False, True, False),
     "stream.explicit": (False, True, False, True, False),
     "stream.max_event_bytes": (1001, 1002, 1003, 1004, 1005),
+    "limits.cooldown": (False, True, False),
+    "limits.requests_per_second": (1.5, 2.5, 3.5),
+    "limits.requests_per_minute": (600.0, 60.5, 60.0),
+    "limits.burst": (4, 5, 6),
+    "limits.max_concurrency": ("adaptive", 10, "adaptive"),
+    "limits.storage": ("redis://file", "rediss://me:pw@environment/1", "valkey://argument"),
+    "limits.lease": (11.0, 12.0, 13.0),
     "telemetry.enabled": (False, True, False, True, False),
     "telemetry.attempt_spans": (False, True, False, True, False),
     "telemetry.genai": (False, True, False, True, False),
@@ -101,6 +109,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert settings.retry.rules == DEFAULT_RULES
     assert settings.errors == ErrorSettings(normalize=True, max_body_bytes=1024 * 1024)
     assert settings.stream == StreamSettings(on_error="normalize", max_event_bytes=8 * 1024 * 1024)
+    assert settings.limits == LimitSettings(cooldown=True, max_concurrency=None, storage=None)
     assert settings.telemetry == TelemetrySettings(enabled=True, attempt_spans=True)
 
 
@@ -269,6 +278,31 @@ def test_no_deadline_is_null_in_json(config: Path, monkeypatch: pytest.MonkeyPat
     config.write_text("retry.deadline = 5\n")
     monkeypatch.setenv("CLINE_TRANSPORT_RETRY", '{"deadline": null}')
     assert Settings().retry.deadline is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("10", 10), (" 7 ", 7), ("+3", 3), ("adaptive", "adaptive"), ("1" * 18, int("1" * 18))],
+)
+def test_a_concurrency_is_a_number_or_a_word(
+    config: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: object
+) -> None:
+    config.write_text('limits.max_concurrency = "adaptive"\n')
+    monkeypatch.setenv("CLINE_TRANSPORT_LIMITS__MAX_CONCURRENCY", text)
+    found: object = Settings().limits.max_concurrency
+    assert (type(found), found) == (type(value), value)
+    monkeypatch.setenv("CLINE_TRANSPORT_LIMITS", json.dumps({"max_concurrency": 2}))
+    assert Settings().limits.max_concurrency == value
+    monkeypatch.delenv("CLINE_TRANSPORT_LIMITS__MAX_CONCURRENCY")
+    assert Settings().limits.max_concurrency == 2
+    monkeypatch.delenv("CLINE_TRANSPORT_LIMITS")
+    assert Settings().limits.max_concurrency == "adaptive"
+
+
+def test_no_concurrency_is_null_in_json(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("limits.max_concurrency = 5\n")
+    monkeypatch.setenv("CLINE_TRANSPORT_LIMITS", '{"max_concurrency": null}')
+    assert Settings().limits.max_concurrency is None
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,17 @@ from cline_transport import RetryRule, Settings, SettingsError, attach, openai
 
 PREFIX = "CLINE_TRANSPORT_"
 KEY = "sk-abcdefghijklmnopqrstuvwx"
-ROOT = "enabled, errors, hosts, retry, stream, telemetry"
+ROOT = "enabled, errors, hosts, limits, retry, stream, telemetry"
 RETRY = "deadline, enabled, jitter, max_retry_after, rules, throttle"
 RULE = "initial, max_retries, max_wait, multiplier"
 VARIABLES = ", ".join(PREFIX + name.upper() for name in [*ROOT.split(", "), "config"])
 HOSTS = "must be host names, such as 'api.cline.bot', '*.example.com' or 'localhost:8080'"
+CONCURRENCY = "limits.max_concurrency must be a whole number >= 1 or 'adaptive'"
+STORAGE = (
+    "limits.storage must be a URL that begins with one of redis://, rediss://, redis+unix://, "
+    "redis+sentinel://, redis+cluster://, valkey://, valkeys://, valkey+unix://, "
+    "valkey+sentinel://, valkey+cluster://"
+)
 BUFFERED = (
     "stream.retry must be 'before_content' or 'never' where on_error is 'observe', which holds "
     "nothing (got 'buffered', from "
@@ -114,6 +120,56 @@ IN_THE_ENVIRONMENT = [
         "STREAM__RETRY",
         "BUFFERED",
         "stream.retry must be 'before_content', 'buffered' or 'never' (got 'BUFFERED'",
+    ),
+    (
+        "LIMITS__REQUESTS_PER_MINUTE",
+        "0",
+        "limits.requests_per_minute must be a number between 0.0001 and 1000000 (got 0.0",
+    ),
+    ("LIMITS__BURST", "0", "limits.burst must be a whole number between 1 and 1000000 (got 0"),
+    ("LIMITS__LEASE", "0.5", "limits.lease must be a number between 1 and 3600 (got 0.5"),
+    # A number or a word
+    ("LIMITS__MAX_CONCURRENCY", "0", f"{CONCURRENCY} (got '0'"),
+    ("LIMITS__MAX_CONCURRENCY", "-1", f"{CONCURRENCY} (got '-1'"),
+    ("LIMITS__MAX_CONCURRENCY", "1.5", f"{CONCURRENCY} (got '1.5'"),
+    ("LIMITS__MAX_CONCURRENCY", "1e3", f"{CONCURRENCY} (got '1e3'"),
+    ("LIMITS__MAX_CONCURRENCY", "fast", f"{CONCURRENCY} (got 'fast'"),
+    ("LIMITS__MAX_CONCURRENCY", "Adaptive", f"{CONCURRENCY} (got 'Adaptive'"),
+    ("LIMITS__MAX_CONCURRENCY", "true", f"{CONCURRENCY} (got 'true'"),
+    ("LIMITS__MAX_CONCURRENCY", "", f"{CONCURRENCY} (got ''"),
+    ("LIMITS__MAX_CONCURRENCY__X", "3", f"{CONCURRENCY} (got a table"),
+    ("LIMITS", '{"max_concurrency": true}', f"{CONCURRENCY} (got True"),
+    # A URL, without what could be a password
+    ("LIMITS__STORAGE", "", f"{STORAGE} (got ''"),
+    ("LIMITS__STORAGE", "localhost:6379", f"{STORAGE} (got 'localhost:6379'"),
+    ("LIMITS__STORAGE", "redis://", f"{STORAGE} (got 'redis://'"),
+    ("LIMITS__STORAGE", "http://me:hunter2@host", f"{STORAGE} (got 'http://[redacted]@host'"),
+    ("LIMITS__STORAGE", "http://:hun/ter2@host", f"{STORAGE} (got 'http://[redacted]@host'"),
+    ("LIMITS__STORAGE", "http://:hun?ter2@host", f"{STORAGE} (got 'http://[redacted]'"),
+    ("LIMITS__STORAGE", "http://:hun#ter2", f"{STORAGE} (got 'http://[redacted]'"),
+    ("LIMITS__STORAGE", "me:hunter2@host:6379", f"{STORAGE} (got '[redacted]@host:6379'"),
+    (
+        "LIMITS__STORAGE",
+        "http://host?password=hunter2&hunter2",
+        f"{STORAGE} (got 'http://host?password=[redacted]&[redacted]'",
+    ),
+    ("LIMITS__STORAGE", f"http://{'host,' * 20}", f"{STORAGE} (got 'http://{'host,' * 10}ho…"),
+    ("LIMITS__STORAGE", KEY, f"{STORAGE} (got [redacted]"),
+    ("LIMITS__STORAGE", f"http://{KEY}", f"{STORAGE} (got [redacted]"),
+    (
+        "LIMITS",
+        '{"storage": "http://me:hunter2@host"}',
+        f"{STORAGE} (got 'http://[redacted]@host'",
+    ),
+    (
+        "LIMITS",
+        '{"storage": "redis://host?password=hunter2"',
+        "limits must be a table of settings, in JSON (got [redacted]",
+    ),
+    (
+        "LIMITS",
+        "redis://:hun/ter2@host",
+        "limits must be a table of settings, in JSON (got [redacted]",
     ),
     # JSON in one variable
     ("STREAM", "{", "stream must be a table of settings, in JSON (got '{'"),
@@ -226,6 +282,21 @@ IN_THE_FILE = [
         "retry.rules.429.max_retries = true",
         "retry.rules.429.max_retries must be a whole number (got True, ",
     ),
+    ("limits.cooldown = 1", "limits.cooldown must be true or false (got 1, "),
+    (
+        "limits.requests_per_second = true",
+        "limits.requests_per_second must be a number (got True, ",
+    ),
+    ("limits.burst = true", "limits.burst must be a whole number (got True, "),
+    ("limits.burst = 1.5", "limits.burst must be a whole number (got 1.5, "),
+    ("limits.max_concurrency = true", f"{CONCURRENCY} (got True, "),
+    ("limits.max_concurrency = false", f"{CONCURRENCY} (got False, "),
+    ("limits.max_concurrency = 0", f"{CONCURRENCY} (got 0, "),
+    ("limits.max_concurrency = 1.5", f"{CONCURRENCY} (got 1.5, "),
+    ("limits.max_concurrency = [1]", f"{CONCURRENCY} (got [1], "),
+    (f'limits.max_concurrency = "{KEY}"', f"{CONCURRENCY} (got [redacted], "),
+    ("limits.storage = 3", "limits.storage must be text (got 3, "),
+    ("limits.storage = true", "limits.storage must be text (got True, "),
     ("hosts = 3", "hosts must be a list of host names (got 3, "),
     ("hosts = {}", "hosts must be a list of host names (got a table, "),
     ("hosts = [3]", f"hosts {HOSTS} (got 3, "),
@@ -259,6 +330,10 @@ IN_THE_FILE = [
         "retry.max_retries is no setting; did you mean retry.max_retry_after? (",
     ),
     (f'retry.key = "{KEY}"', f"retry.key is no setting; known: {RETRY} ("),
+    (
+        "limits.concurrency = 1",
+        "limits.concurrency is no setting; did you mean limits.max_concurrency? (",
+    ),
     ("errors.max = 1", "errors.max is no setting; known: max_body_bytes, normalize ("),
     (
         "telemetry.attempts = 1",
@@ -322,6 +397,8 @@ AS_ARGUMENTS: list[tuple[Any, str]] = [
         {"stream": {"on_error": "observe", "retry": "buffered"}},
         BUFFERED.removesuffix("from "),
     ),
+    ({"limits": 3}, "limits must be a table of settings (got 3, "),
+    ({"limits": {"max_concurrency": {"password": "hunter2"}}}, f"{CONCURRENCY} (got a table, "),
     ({"telemetry": KEY}, "telemetry must be a table of settings (got [redacted], "),
 ]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cline_transport import DEFAULT_RULES, RetryPolicy, Settings
+from cline_transport import DEFAULT_RULES, LimitSettings, RetryPolicy, Settings
 from cline_transport._reference import CODE, RULES, Row, literal, rows, schema, toml
 
 if sys.version_info >= (3, 11):
@@ -87,7 +87,7 @@ def every_name() -> set[str]:
 
 def test_no_setting_is_missing() -> None:
     assert set(ROWS) == every_name()
-    assert len(ROWS) == 24
+    assert len(ROWS) == 31
 
 
 def test_a_row_is_read_from_the_code() -> None:
@@ -106,6 +106,11 @@ def test_a_row_is_read_from_the_code() -> None:
     assert ROWS["stream.retry"].type == "one of before_content, buffered, never"
     assert ROWS["errors.max_body_bytes"][1:4] == ("whole number", "bytes", 1024 * 1024)
     assert ROWS["telemetry.enabled"].type == "boolean"
+    assert ROWS["limits.max_concurrency"][1:4] == ("whole number or adaptive", None, None)
+    assert ROWS["limits.storage"][1:4] == ("text", None, None)
+    assert ROWS["limits.requests_per_minute"].type == "number"
+    assert ROWS["limits.burst"].type == "whole number"
+    assert ROWS["limits.lease"][1:4] == ("number", "s", 10.0)
     assert ROWS["retry.rules.<code>.initial"][1:4] == ("number", "s", 1.0)
 
 
@@ -130,6 +135,8 @@ def test_the_variable_of_a_row_sets_it(row: Row, monkeypatch: pytest.MonkeyPatch
         text = str(not value).lower()
     elif row.type.startswith("one of"):
         text = row.type.split(", ")[-1]
+    elif row.type == "text":
+        text = "redis://localhost"
     else:
         text = (
             "1" if value is None else str(int(float(str(value)) * 2 or 1) if value != 0.25 else 1)
@@ -145,7 +152,7 @@ def test_the_variable_of_a_row_sets_it(row: Row, monkeypatch: pytest.MonkeyPatch
 
 def in_effect(settings: Settings) -> dict[str, object]:
     found: dict[str, object] = {"enabled": settings.enabled, "hosts": settings.hosts}
-    for branch in ("errors", "stream", "telemetry"):
+    for branch in ("errors", "stream", "limits", "telemetry"):
         values = asdict(getattr(settings, branch))
         found |= {f"{branch}.{name}": value for name, value in values.items()}
     for name in RetryPolicy.__slots__:
@@ -172,7 +179,15 @@ def test_what_is_commented_in_it_may_be_used(file: Path) -> None:
     file.write_text(uncommented(), encoding="utf-8")
     settings = Settings()
     assert settings.retry == RetryPolicy(deadline=120)
-    assert settings.model_copy(update={"retry": RetryPolicy()}) == DEFAULTS
+    assert settings.limits == LimitSettings(
+        requests_per_second=10,
+        requests_per_minute=600,
+        burst=2,
+        max_concurrency=10,
+        storage="redis://localhost:6379",
+    )
+    usual = {"retry": RetryPolicy(), "limits": LimitSettings()}
+    assert settings.model_copy(update=usual) == DEFAULTS
     given = tomllib.loads(uncommented())["retry"]["rules"]
     assert given == {str(code): asdict(rule) for code, rule in DEFAULT_RULES.items()}
 
@@ -208,12 +223,18 @@ KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
+def words(kind: str | list[str]) -> list[str]:
+    return [kind] if isinstance(kind, str) else kind
+
+
 def wrong(node: dict[str, Any], value: Any, name: str = "") -> list[str]:
     """What does not fit a schema, as far as ours goes."""
-    kind = KINDS[node["type"]]
+    kind = tuple(kind for name in words(node["type"]) for kind in KINDS[name])
     if not isinstance(value, kind) or (type(value) is bool and bool not in kind):
         return [name]
     if value not in node.get("enum", [value]):
+        return [name]
+    if isinstance(value, str) and not re.search(node.get("pattern", ""), value):
         return [name]
     given: Any = value  # its type is known to the schema alone
     found: list[str] = []
@@ -246,11 +267,21 @@ def test_the_schema_takes_the_file() -> None:
         'hosts = "api.cline.bot"',
         "hosts = [1]",
         "errors = 1",
+        'limits.max_concurrency = "fast"',
+        "limits.max_concurrency = 1.5",
+        "limits.max_concurrency = true",
+        "limits.storage = 1",
+        'limits.burst = "adaptive"',
     ],
 )
 def test_the_schema_refuses_what_the_settings_do_not_have(text: str) -> None:
     name = text.partition(" = ")[0]
     assert wrong(schema(), tomllib.loads(text)) == [f".{name}"]
+
+
+@pytest.mark.parametrize("value", ['"adaptive"', "10"])
+def test_it_takes_a_number_or_a_word_where_the_settings_do(value: str) -> None:
+    assert wrong(schema(), tomllib.loads(f"limits.max_concurrency = {value}")) == []
 
 
 def nodes(node: dict[str, Any], name: str = "") -> dict[str, dict[str, Any]]:
@@ -263,9 +294,12 @@ def nodes(node: dict[str, Any], name: str = "") -> dict[str, dict[str, Any]]:
     return found
 
 
+BRANCHES = ("", "retry", "errors", "stream", "limits", "telemetry")
+
+
 def test_the_schema_says_what_the_rows_say() -> None:
     found = nodes(schema())
-    assert set(found) == {"", "retry", "errors", "stream", "telemetry", f"{RULES}.{CODE}", *ROWS}
+    assert set(found) == {*BRANCHES, f"{RULES}.{CODE}", *ROWS}
     for name, node in found.items():
         assert node["description"]
         if node["type"] == "object" and name != RULES:
@@ -274,9 +308,11 @@ def test_the_schema_says_what_the_rows_say() -> None:
             row = ROWS[name]
             assert node["description"] == row.meaning
             assert ("default" in node) == (row.default is not None)
-            assert wrong(node, node.get("default", 1.0)) == []
+            assert "default" not in node or wrong(node, node["default"]) == []
     assert found["stream.on_error"]["enum"] == ["normalize", "raise", "observe"]
     assert found["retry.deadline"]["type"] == "number"
+    assert found["limits.max_concurrency"]["type"] == ["integer", "string"]
+    assert found["limits.storage"]["type"] == "string"
     assert found["hosts"]["default"] == ["api.cline.bot"]
     assert found["errors"]["description"] == "How HTTP errors are delivered."
 

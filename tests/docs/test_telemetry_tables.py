@@ -12,13 +12,17 @@ import pytest
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import Histogram, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import Gauge, Histogram, InMemoryMetricReader, Sum
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from cline_transport import RetryPolicy, Settings, _names
+from cline_transport import LimitSettings, RetryPolicy, Settings, _names
+from cline_transport._limiter import LINES
+from cline_transport._protocols import Clock
+from cline_transport._sharing import Sharing
 from cline_transport.httpx import ClineTransport
+from cline_transport.limits import Answer, LimitState, Report, Rules
 from cline_transport.simulator import Reply, Simulator
 
 PAGE = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
@@ -44,6 +48,30 @@ def column(rows: list[dict[str, str]], name: str) -> list[str]:
     return [row[name].strip("`") for row in rows]
 
 
+class Storage:
+    """A storage that does not answer at first, and refuses later."""
+
+    def __init__(self) -> None:
+        self.state, self.answers, self.refuses = LimitState(), False, False
+
+    def connect(self) -> None:
+        if not self.answers:
+            raise TimeoutError
+
+    def sync(self, key: str, rules: Rules, report: Report, *, random: float) -> Answer:
+        if not self.answers:
+            raise TimeoutError(key)
+        if self.refuses:
+            raise TypeError(key)
+        return self.state.sync(rules, report, now=0.0, random=random)
+
+    def is_lost(self, exc: Exception) -> bool:
+        return isinstance(exc, TimeoutError)
+
+    def close(self) -> None:
+        pass
+
+
 class Told:
     """What a few calls tell that together have everything."""
 
@@ -54,12 +82,12 @@ class Told:
         tracers, loggers = TracerProvider(), LoggerProvider()
         tracers.add_span_processor(SimpleSpanProcessor(self.spans))
         loggers.add_log_record_processor(SimpleLogRecordProcessor(self.logs))
-        transport = ClineTransport(
-            settings=Settings(retry=RetryPolicy(jitter=0)),
-            tracer_provider=tracers,
-            meter_provider=MeterProvider(metric_readers=[self.reader]),
-            logger_provider=loggers,
-        )
+        providers: dict[str, Any] = {
+            "tracer_provider": tracers,
+            "meter_provider": MeterProvider(metric_readers=[self.reader]),
+            "logger_provider": loggers,
+        }
+        transport = ClineTransport(settings=Settings(retry=RetryPolicy(jitter=0)), **providers)
         transport._loop.sleep = lambda _: None
         with Simulator() as api, httpx.Client(transport=transport, base_url=api.base_url) as client:
             url = f"{api.base_url}/chat/completions"
@@ -73,6 +101,46 @@ class Told:
             transport._loop._throttle.tokens = 1
             api.enqueue(Reply.error(502))
             client.post(url, json=CHAT)
+            self._be_held_back(api, providers)
+            self._share(api, providers)
+
+    def _be_held_back(self, api: Simulator, providers: dict[str, Any]) -> None:
+        """By a pace, and by a server that asks to wait, in a time that only waits move."""
+        limits = LimitSettings(requests_per_minute=60, burst=1, max_concurrency=10)
+        transport = ClineTransport(settings=Settings(limits=limits), **providers)
+        now = [0.0]
+
+        def wait(seconds: float) -> None:
+            now[0] += seconds
+
+        transport._loop.sleep = wait
+        transport._loop.pause = lambda _, seconds: wait(seconds)
+        transport._loop.clock = Clock(monotonic=lambda: now[0], random=lambda: 0.0)
+        api.enqueue(Reply.stream("Hi"), Reply.error(429, retry_after=2), Reply.stream("Hi"))
+        with httpx.Client(transport=transport) as client:
+            for _ in range(2):
+                client.post(f"{api.base_url}/chat/completions", json=CHAT)
+        assert now[0] >= 3
+        LINES.reset()
+
+    def _share(self, api: Simulator, providers: dict[str, Any]) -> None:
+        """With a storage that goes, comes back, and refuses a key for a while."""
+        storage, url = Storage(), "redis://localhost:6379"
+        sharing = LINES._sharing[url] = Sharing(storage, url)
+        settings = Settings(limits=LimitSettings(max_concurrency=1, storage=url))
+        transport = ClineTransport(settings=settings, **providers)
+        try:
+            with httpx.Client(transport=transport) as client:
+                client.post(f"{api.base_url}/chat/completions", json=CHAT)
+            storage.answers = True
+            sharing._connect()
+            [line] = sharing._keys
+            for refuses in (True, False):
+                storage.refuses = refuses
+                sharing._report(line)
+        finally:
+            sharing.stop()
+            LINES.reset()
 
     @property
     def calls(self) -> dict[str, Any]:
@@ -136,12 +204,17 @@ def test_the_attributes_that_are_added_to_an_attempt(told: Told) -> None:
     assert stated == {n: type_of(v) for n, v in told.attempts.items() if n not in theirs}
 
 
+def instrument_of(data: Any) -> str:
+    if isinstance(data, Sum):
+        return "counter" if data.is_monotonic else "up-down counter"
+    return {Histogram: "histogram", Gauge: "gauge"}[type(data)]
+
+
 def test_the_metrics(told: Told) -> None:
     rows = table("metric", "## Metrics")
     stated = {row["metric"].strip("`"): (row["instrument"], row["unit"]) for row in rows}
     assert stated == {
-        name: ("histogram" if isinstance(metric.data, Histogram) else "counter", metric.unit)
-        for name, metric in told.metrics.items()
+        name: (instrument_of(metric.data), metric.unit) for name, metric in told.metrics.items()
     }
 
 

@@ -192,11 +192,14 @@ def test_a_real_prometheus_has_data_for_every_panel_and_every_rule(
     app_log, log = tmp_path / "app.log", tmp_path / "prometheus.log"
     with running(
         app_log,
-        *(sys.executable, "-W", "error", str(HERE / "app.py"), "--interval", "0.01", "cline/ok"),
+        *(sys.executable, "-W", "error", str(HERE / "app.py")),
+        *("--interval", "0.01", "--at-once", "4", "cline/ok"),
         CLINE_BASE_URL=cline_api.base_url,
         CLINE_API_KEY=cline_api.api_key,
         CLINE_METRICS_PORT="0",
         CLINE_TRANSPORT_RETRY__RULES='{"503": {"initial": 0.001}}',
+        CLINE_TRANSPORT_LIMITS__MAX_CONCURRENCY="1",
+        CLINE_TRANSPORT_LIMITS__STORAGE="redis://127.0.0.1:1",  # where nobody listens
     ) as app:
         config = (HERE / "prometheus.yml").read_text()
         config = replaced(config, " scrape_interval: 15s", " scrape_interval: 500ms")
@@ -258,7 +261,7 @@ def every_rule_is_healthy(prometheus: Prometheus, server: subprocess.Popen[bytes
 
 def the_alerts_see_what_happens(prometheus: Prometheus, server: subprocess.Popen[bytes]) -> None:
     """They wait for minutes before they fire: pending is as far as they come here."""
-    expected = ("ClineAccessRefused", "ClineRetryThrottleExhausted")
+    expected = ("ClineAccessRefused", "ClineRetryThrottleExhausted", "ClineLimitsNotShared")
     alerts = eventually(server, prometheus.alerts, *expected)
     assert {alert["state"] for alert in alerts.values()} == {"pending"}
     assert alerts["ClineAccessRefused"]["labels"]["error_type"] == "402"

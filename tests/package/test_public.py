@@ -23,6 +23,7 @@ NAMES = {
     "ClineTransport",
     "ErrorInfo",
     "ErrorSettings",
+    "LimitSettings",
     "RetryPolicy",
     "RetryRule",
     "Settings",

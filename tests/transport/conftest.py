@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from cline_transport import CallRecord, Settings
+from cline_transport._limiter import LINES
 from cline_transport._protocols import Clock
 from cline_transport.simulator import Simulator
 
@@ -41,6 +42,15 @@ unread = pytest.mark.filterwarnings(
 CHAT = {"model": "cline/ok", "messages": [{"role": "user", "content": "hello"}]}
 
 
+@pytest.fixture(autouse=True)
+def no_lines() -> Generator[None, None, None]:
+    """What a process remembers of its limits is forgotten after each test."""
+    yield
+    for sharing in LINES._sharing.values():
+        sharing.stop()
+    LINES.reset()
+
+
 class FakeTime:
     """A clock that only sleeping moves, and the waits that moved it."""
 
@@ -48,6 +58,8 @@ class FakeTime:
         self.now = 1_000.0
         self.random = 0.0
         self.waits: list[float] = []
+        self.held: list[float] = []
+        """For how long limits held a call back."""
         self.on_wait: Callable[[], None] = lambda: None
 
     @property
@@ -65,6 +77,13 @@ class FakeTime:
 
     async def sleep_async(self, seconds: float) -> None:
         self.sleep(seconds)
+
+    def pause(self, wake: object, seconds: float) -> None:
+        self.held.append(seconds)
+        self.now += seconds
+
+    async def pause_async(self, wake: object, seconds: float) -> None:
+        self.pause(wake, seconds)
 
 
 @dataclass
@@ -195,6 +214,7 @@ class Rig:
         """Let a transport of ours wait on the test's clock."""
         transport._loop.clock = self.time.clock
         transport._loop.sleep = self.time.sleep if self.is_sync else self.time.sleep_async
+        transport._loop.pause = self.time.pause if self.is_sync else self.time.pause_async
 
     def client(self, transport: Any = None, **options: Any) -> Client:
         """A client, closed after the test; `transport` is ours by default."""

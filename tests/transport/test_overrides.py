@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from cline_transport import (
+    LimitSettings,
     RetryPolicy,
     RetryRule,
     Settings,
@@ -73,6 +74,15 @@ WRONG: list[tuple[dict[Any, Any], str]] = [
         {"hosts": ("a.example",)},
         "hosts says where the transport is put, not what a call does (",
     ),
+    (
+        {"limits": {"max_concurrency": 3}},
+        "limits.max_concurrency holds for all calls of a transport, not for one (",
+    ),
+    ({"limits": {"nope": KEY}}, "limits holds for all calls of a transport, not for one ("),
+    ({"limits": {}}, "limits holds for all calls of a transport, not for one ("),
+    ({"limits": LimitSettings()}, "limits holds for all calls of a transport, not for one ("),
+    ({"limits": KEY}, "limits holds for all calls of a transport, not for one ("),
+    ({"limit": {}}, f"limit is no setting; known: {ROOT} ("),
     # A wrong type
     ({"retry": 3}, "retry must be a mapping or a RetryPolicy (got 3, "),
     ({"retry": None}, "retry must be a mapping or a RetryPolicy (got None, "),
@@ -172,6 +182,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     values: Any = {
         "enabled": 1,
         "nope": KEY,
+        "limits": {"max_concurrency": "x", "burst": 0},
         "retry": {"jitter": 7, "deadline": -1, "nope": KEY},
         "stream": {"on_error": "x", "retry": "y"},
     }
@@ -181,6 +192,8 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     assert [problem.setting for problem in caught.value.problems] == [
         "enabled",
         "nope",
+        "limits.max_concurrency",
+        "limits.burst",
         "retry.nope",
         "retry.rules.429.max_wait",
         "retry.rules.500.nope",

@@ -21,6 +21,7 @@ class Failure:
     """An error as it is told: on the attempt, on the call, in the log.
 
     `reason` says why it was not retried; `seconds` how long was waited for the next attempt.
+    `cooldown` is for how long the API asked all to wait.
     """
 
     code: str
@@ -28,6 +29,7 @@ class Failure:
     phase: str = "immediate"
     reason: str = ""
     seconds: float = 0
+    cooldown: float = 0
     on_attempt: bool = True
 
 
@@ -47,7 +49,7 @@ TABLE = {
     "A stream that goes well": STREAMED,
     "A completion that goes well": Story(attempts=[GOOD], finish="stop", answered=True),
     "429 with Retry-After: 2, then good": Story(
-        attempts=[(429, Failure(code="429", seconds=2)), GOOD],
+        attempts=[(429, Failure(code="429", seconds=2, cooldown=2)), GOOD],
         finish="stop",
         answered=True,
         first_chunk=2.0,
@@ -252,6 +254,17 @@ def expected_logs(story: Story, wire: Wire) -> list[dict[str, Any]]:
     for number, (_, failure) in enumerate(story.attempts, 1):
         if failure is None:
             continue
+        if failure.cooldown:
+            held = f"cooldown of {failure.cooldown:.2f} s for 127.0.0.1"
+            lines.append(
+                {
+                    "event": None,
+                    "severity": "INFO",
+                    "body": f"{held}: calls with the same key wait",
+                    "in the call": True,
+                    "attributes": {},
+                }
+            )
         request_id = wire.request_ids[number - 1]
         body = (
             f"retry {number} of POST 127.0.0.1 in {failure.seconds:.2f} s: {failure.code} "

@@ -5,6 +5,9 @@ Against a simulator: cline-transport simulate --port 8080, then
 CLINE_BASE_URL=http://127.0.0.1:8080/api/v1 CLINE_API_KEY=sk-simulator \
 python app.py --interval 0.2 cline/ok sim/429-once sim/502-twice sim/503 sim/402
 
+With more calls at once than are allowed: CLINE_TRANSPORT_LIMITS__MAX_CONCURRENCY=2
+python app.py --at-once 8
+
 The metrics are at http://localhost:9464/metrics; CLINE_METRICS_PORT is another port.
 """
 
@@ -16,7 +19,9 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from openai import OpenAI
@@ -71,19 +76,30 @@ def answer(client: OpenAI, model: str, question: str, *, stream: bool) -> str:
     return "".join(parts)
 
 
-def work(client: OpenAI, models: Sequence[str], calls: int, interval: float) -> None:
+def call(client: OpenAI, model: str, question: str, *, stream: bool) -> None:
+    """Ask, and print the answer, or why there is none."""
+    try:
+        print(f"{model}: {answer(client, model, question, stream=stream)}", flush=True)
+    except Exception as exc:
+        info = error_info(exc)
+        if info is None:
+            raise
+        print(f"{model}: failed: {info.code}: {info.message}", file=sys.stderr, flush=True)
+
+
+def work(client: OpenAI, models: Sequence[str], calls: int, interval: float, most: int) -> None:
     """Call the models in turn, each with and without streaming; `calls` 0 is without end."""
-    for number in itertools.islice(itertools.count(), calls or None):
-        turn, which = divmod(number, len(models))
-        model, question = models[which], QUESTIONS[turn % len(QUESTIONS)]
-        try:
-            print(f"{model}: {answer(client, model, question, stream=turn % 2 == 1)}", flush=True)
-        except Exception as exc:
-            info = error_info(exc)
-            if info is None:
-                raise
-            print(f"{model}: failed: {info.code}: {info.message}", file=sys.stderr, flush=True)
-        time.sleep(interval)
+    under_way: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(most) as pool:
+        for number in itertools.islice(itertools.count(), calls or None):
+            turn, which = divmod(number, len(models))
+            question, stream = QUESTIONS[turn % len(QUESTIONS)], turn % 2 == 1
+            under_way.append(pool.submit(call, client, models[which], question, stream=stream))
+            if len(under_way) == most:
+                under_way.popleft().result()
+            time.sleep(interval)
+        for last in under_way:
+            last.result()
 
 
 def main() -> int:
@@ -92,6 +108,7 @@ def main() -> int:
     parser.add_argument("models", nargs="*", default=["anthropic/claude-sonnet-4.6"])
     parser.add_argument("--calls", type=int, default=0, help="how many; 0 (default): without end")
     parser.add_argument("--interval", type=float, default=10.0, help="seconds between two calls")
+    parser.add_argument("--at-once", type=int, default=1, help="calls under way; default: 1")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -103,7 +120,7 @@ def main() -> int:
                 http_client=http_client(meter_provider=provider),
             ) as client,
         ):
-            work(client, args.models, args.calls, args.interval)
+            work(client, args.models, args.calls, args.interval, args.at_once)
             while True:  # what was counted last waits for the next scrape
                 time.sleep(3600)
     except KeyboardInterrupt:
