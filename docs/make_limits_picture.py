@@ -1,0 +1,281 @@
+"""Measure a fleet for `docs/limits.md`, and draw `docs/assets/limits-{light,dark}.svg`.
+
+    uv run python docs/make_limits_picture.py           # measure, and draw
+    uv run python docs/make_limits_picture.py --draw    # only draw
+
+Eight processes call the simulator for half a minute with each way of keeping its limits
+(`tests/fleet/harness.py`). It needs `redis-server`. The pictures show what the table says.
+"""  # noqa: INP001 - a script, not a module of a package
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from tests.fleet.harness import CONCURRENT, PER_MINUTE, PROCESSES, TASKS, Figures, strategies
+from tests.fleet.harness import measure as measure_fleet
+from tests.limits.redis_server import COMMAND, RedisServer
+
+DOCS = Path(__file__).parent
+PAGE = DOCS / "limits.md"
+ASSETS = DOCS / "assets"
+
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+
+SECONDS = 30.0
+
+BUSY = 2
+"""Of the eight processes, where most have nothing to do."""
+
+HEADINGS = (
+    "Each process has", "Calls done", "Failed", "Refused", "Throughput", "p50", "p95",
+    "Least served", "Throughput, two at work",
+)  # fmt: skip
+
+NAMES = {
+    "plain retries": "retries only",
+    "cooldown only": "the cooldown (default)",
+    "limits per process": "the whole limits",
+    "limits divided by eight": "an eighth of the limits",
+    "shared limits": "the limits, shared in Redis",
+}
+
+
+PICTURE = (
+    "<picture>\n"
+    '  <source media="(prefers-color-scheme: dark)" srcset="assets/limits-dark.svg">\n'
+    '  <img alt="Requests refused and served, and calls failed, by what each process has" '
+    'src="assets/limits-light.svg">\n'
+    "</picture>"
+)
+
+
+class Row(NamedTuple):
+    """A line of the table, as text."""
+
+    name: str
+    done: str
+    failed: str
+    refused: str
+    throughput: str
+    median: str
+    slowest: str
+    least: str
+    two: str
+
+
+def measure() -> dict[str, tuple[Figures, Figures]]:
+    """Run the fleet with each strategy: all of it, and two processes of it.
+
+    Raises:
+        RuntimeError: `redis-server` is not installed.
+    """
+    if COMMAND is None:
+        raise RuntimeError("redis-server is not installed")
+    with TemporaryDirectory() as directory, RedisServer(Path(directory)) as redis:
+        return {
+            name: (measure_fleet(limits, SECONDS), measure_fleet(limits, SECONDS, busy=BUSY))
+            for name, limits in strategies(redis.url).items()
+        }
+
+
+def rows_of(measured: Mapping[str, tuple[Figures, Figures]]) -> list[Row]:
+    """The figures as the table has them."""
+    return [
+        Row(
+            name=NAMES[name],
+            done=str(figures.done),
+            failed=str(len(figures.failed)),
+            refused=f"{figures.refused:.1%}",
+            throughput=f"{figures.throughput:.0%}",
+            median=f"{figures.latency(50):.1f} s",
+            slowest=f"{figures.latency(95):.1f} s",
+            least=f"{figures.least:.0%}",
+            two=f"{two.throughput:.0%}",
+        )
+        for name, (figures, two) in measured.items()
+    ]
+
+
+def text_of(rows: Sequence[Row], redis: str) -> str:
+    """What stands between the marks of the page."""
+    table = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *rows]
+    return "\n".join(
+        [
+            f"{PROCESSES} processes with {TASKS} tasks each call one key for {SECONDS:.0f} s. The "
+            f"API (the simulator) allows it {PER_MINUTE} requests a",
+            f"minute and {CONCURRENT} at once; an answer takes 0.2 s to 1.2 s.",
+            "",
+            PICTURE,
+            "",
+            *("| " + " | ".join(cells) + " |" for cells in table),
+            "",
+            "*Refused*: the share of all requests that were answered with 429. *Throughput*: "
+            "requests served, as a share",
+            "of what the rate allows, to which the API adds a burst of 10; *two at work*: six of "
+            "the eight have nothing to",
+            "do. *p50*, *p95*: how long a call took that went well. There are always "
+            f"{PROCESSES * TASKS} calls, so if none fails, each",
+            f"takes {PROCESSES * TASKS * 60 // PER_MINUTE} s on average, its wait included. "
+            "*Least served*: what the process that was served least had of",
+            "the mean. A task pauses 1 s after a call that failed.",
+            "",
+            f"Measured by `docs/make_limits_picture.py` on {os.cpu_count()} cores "
+            f"({platform.machine()}, {platform.system()}), Python {platform.python_version()},",
+            f"Redis {redis}.",
+        ]
+    )
+
+
+def redis_version() -> str:
+    """What `redis-server` says it is."""
+    told = subprocess.run(  # noqa: S603 - found on the path
+        [str(COMMAND), "--version"], capture_output=True, text=True, check=True
+    )
+    found = re.search(r"v=(\S+)", told.stdout)
+    return found[1] if found else "of unknown version"
+
+
+def read_rows(page: str) -> list[Row]:
+    """The table of the page."""
+    figures = page.partition(BEGIN)[2].partition(END)[0]
+    table = [line for line in figures.splitlines() if line.startswith("| ")]
+    return [Row(*(cell.strip() for cell in line.strip("|").split("|"))) for line in table[2:]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Theme:
+    """The colours of one picture, GitHub's own light or dark ground in mind."""
+
+    ground: str
+    border: str
+    grid: str
+    text: str
+    quiet: str
+    good: str
+    bad: str
+
+
+THEMES = {
+    "light": Theme(
+        ground="#ffffff", border="#d1d9e0", grid="#eaeef2", text="#1f2328", quiet="#59636e",
+        good="#1a7f37", bad="#bc4c00",
+    ),
+    "dark": Theme(
+        ground="#0d1117", border="#3d444d", grid="#21262d", text="#f0f6fc", quiet="#9198a1",
+        good="#3fb950", bad="#db6d28",
+    ),
+}  # fmt: skip
+
+SANS = "-apple-system,BlinkMacSystemFont,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
+
+WIDTH, MARGIN = 800, 20
+TOP, STEP, BAR = 84, 36, 16
+"""The first row's middle, from row to row, and a bar's height."""
+REFUSED_X, THROUGHPUT_X, TWO_X, FAILED_X = 204, 376, 544, 780
+"""Where the bars begin, and where the number of failed calls ends."""
+FULL = 104
+"""The length of a bar of 100 %."""
+
+
+def draw(rows: Sequence[Row], theme: Theme) -> str:
+    """The picture as SVG: no script, no font, no outside reference."""
+    height = TOP + STEP * (len(rows) - 1) + 32
+    title = escape("Requests refused and served: " + ", ".join(
+        f"{row.name} {row.refused} and {row.throughput}" for row in rows
+    ))  # fmt: skip
+    parts = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+            f'width="{WIDTH}" height="{height}" role="img" aria-label="{title}">'
+        ),
+        f"<title>{title}</title>",
+        (
+            f"<style>text{{font:13px {SANS};fill:{theme.text}}}"
+            f".q{{font-size:11px;fill:{theme.quiet}}}.b{{font-weight:600}}</style>"
+        ),
+        (
+            f'<rect x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1}" rx="8" '
+            f'fill="{theme.ground}" stroke="{theme.border}"/>'
+        ),
+        f'<text class="b" x="{MARGIN}" y="30">Each process has</text>',
+        f'<text class="b" x="{REFUSED_X}" y="30">Requests refused</text>',
+        f'<text class="b" x="{THROUGHPUT_X}" y="30">Served of the allowed</text>',
+        f'<text class="b" x="{TWO_X}" y="30">… with two at work</text>',
+        f'<text class="b" x="{FAILED_X}" y="30" text-anchor="end">Calls failed</text>',
+        *_grid(height - 16, theme),
+    ]
+    for number, row in enumerate(rows):
+        parts += _line(row, TOP + STEP * number, theme)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _grid(bottom: int, theme: Theme) -> Iterator[str]:
+    for left in (REFUSED_X, THROUGHPUT_X, TWO_X):
+        for percent in (0, 50, 100):
+            x = left + FULL * percent // 100
+            yield f'<text class="q" x="{x}" y="52" text-anchor="middle">{percent}%</text>'
+            yield f'<path d="M{x}.5 60V{bottom}" stroke="{theme.grid}"/>'
+
+
+def _line(row: Row, y: int, theme: Theme) -> Iterator[str]:
+    good = float(row.refused.rstrip("%")) < 1
+    weight = ' class="b"' if row.name == NAMES["shared limits"] else ""
+    yield f'<text{weight} x="{MARGIN}" y="{y + 4.5}">{escape(row.name)}</text>'
+    refused_colour = theme.good if good else theme.bad
+    for left, share, colour in (
+        (REFUSED_X, row.refused, refused_colour),
+        (THROUGHPUT_X, row.throughput, theme.good),
+        (TWO_X, row.two, theme.good if float(row.two.rstrip("%")) > 90 else theme.bad),
+    ):
+        length = max(2.0, FULL * float(share.rstrip("%")) / 100)
+        yield (
+            f'<rect x="{left}" y="{y - BAR / 2:g}" width="{length:.1f}" height="{BAR}" rx="2" '
+            f'fill="{colour}"/>'
+        )
+        yield f'<text class="q" x="{left + length + 6:.1f}" y="{y + 4}">{share}</text>'
+    failed = theme.good if row.failed == "0" else theme.bad
+    yield (
+        f'<text class="b" x="{FAILED_X}" y="{y + 4.5}" text-anchor="end" '
+        f'style="fill:{failed}">{row.failed}</text>'
+    )
+
+
+def write_pictures(page: str, assets: Path = ASSETS) -> None:
+    """Draw what the page's table says.
+
+    Args:
+        page: The page.
+        assets: The directory to write the pictures to.
+    """
+    assets.mkdir(parents=True, exist_ok=True)
+    for name, theme in THEMES.items():
+        text = draw(read_rows(page), theme)
+        (assets / f"limits-{name}.svg").write_text(text, encoding="utf-8", newline="\n")
+
+
+def main() -> int:
+    """Measure, and write the table and the pictures."""
+    if "--draw" not in sys.argv[1:]:
+        figures = text_of(rows_of(measure()), redis_version())
+        before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not (begin and end):
+            raise RuntimeError(f"{PAGE.name} has no {BEGIN} and {END}")
+        page = f"{before}{BEGIN}\n{figures}\n{END}{after}"
+        PAGE.write_text(page, encoding="utf-8", newline="\n")
+    write_pictures(PAGE.read_text(encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
