@@ -138,10 +138,6 @@ class Call:
             return math.inf
         return self.started + deadline
 
-    def age(self, now: float) -> float:
-        """Seconds since the attempt under way began."""
-        return now - self._tried_at
-
     def timeouts(
         self, configured: Mapping[str, float | None] | None, now: float
     ) -> dict[str, Any] | None:

@@ -98,6 +98,8 @@ def test_limits_are_active_where_there_is_more_than_the_cooldown(
             "LimitSettings.requests_per_minute must be a number between 0.0001 and 1000000 "
             "(got -1)",
         ),
+        ({"requests_per_minute": True}, "(got True)"),
+        ({"requests_per_minute": "60"}, "(got '60')"),
         ({"burst": 0}, "LimitSettings.burst must be a whole number between 1 and 1000000 (got 0)"),
         (
             {"burst": True},

@@ -217,7 +217,8 @@ def test_a_retry_that_succeeds_and_a_completion(cline_api: Simulator, collector:
     }
 
     # The log.
-    (line,) = collector.logs
+    cooldown, line = sorted(collector.logs, key=lambda record: record.body)
+    assert cooldown.body.startswith("cooldown of ")
     assert (line.scope[0], line.severity, line.event) == ("cline_transport", "INFO", "")
     assert re.fullmatch(
         rf"retry 1 of POST 127\.0\.0\.1 in \d\.\d\d s: 429 \(request ID {ids[0]}\)", line.body

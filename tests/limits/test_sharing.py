@@ -298,6 +298,7 @@ def test_a_key_that_redis_refuses_leaves_the_others_shared(
     client.rpush(f"cline_transport:{{{key_of(HEAD)}}}", "a list")
     assert first.go()[0] is True
     eventually(lambda: first.line in first.sharing._failing)
+    first.sharing._report(first.line)  # it is told once
     own, first.line = first.line, other
     assert first.go()[0] is False
     assert first.sharing.healthy
@@ -308,6 +309,12 @@ def test_a_key_that_redis_refuses_leaves_the_others_shared(
         "limits of a key are not shared",
         "limits of a key are shared again",
     ]
+
+
+def test_one_that_was_never_used_has_nothing_to_stop(
+    processes: MakeProcess, own_redis: RedisServer
+) -> None:
+    processes(own_redis.url).sharing.stop()
 
 
 def test_where_no_thread_can_be_started_calls_go_on(
