@@ -398,8 +398,9 @@ class LimitState:
 
     def _go(self, rules: Rules, now: float, random: float) -> None:
         """A call goes."""
-        if now < self.cool_end:
-            # In all, the gaps fill the time that is left, however many wait.
+        waiting = sum(worker.waiting for worker in self.workers.values())
+        if now < self.cool_end and waiting > 1:
+            # In all, the gaps fill the time that is left, however many wait. The last leaves none.
             self.cool_next = min(self.cool_end, self.cool_next + 2 * random * self._gap())
         if rules.interval:
             self.due[rules.interval] = max(self.due.get(rules.interval, 0.0), now) + rules.interval

@@ -117,7 +117,7 @@ local granted, wait, reason = 0, 0, ''
 while granted < most do
   wait, reason = hold(others + held + granted)
   if reason ~= '' then break end
-  if now < s.cool_end then
+  if now < s.cool_end and all_waiting > 1 then
     s.cool_next = math.min(s.cool_end, s.cool_next + 2 * random * gap())
   end
   if interval > 0 then s.due[pace] = math.max(s.due[pace] or 0, now) + interval end

@@ -290,6 +290,15 @@ def test_they_go_one_after_the_other_over_a_quarter_of_it() -> None:
     assert max(gaps) < 0.5
 
 
+def test_who_comes_when_nobody_waits_any_more_goes_at_once() -> None:
+    api = Api()
+    api.sync(cooldown=8.0)
+    api.now += 8.0
+    assert api.sync(1).granted == 1
+    api.now += 0.001
+    assert api.sync(1).granted == 1
+
+
 def test_after_that_nothing_is_held() -> None:
     api = Api()
     api.sync(cooldown=8.0)
