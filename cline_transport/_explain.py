@@ -70,7 +70,7 @@ class Explainer:
 
     def of_limit(self, reason: Reason | None, attempts: int, last: ErrorInfo | None) -> ErrorInfo:
         """A call that limits held back past its deadline; `last`: its last attempt's error."""
-        why = _WHY.get(reason or "concurrency", "")
+        why = _WHY[reason or "concurrency"]
         before = "" if last is None else f"; the last attempt failed with {last.code}"
         error = ErrorInfo(
             code="limit_timeout",

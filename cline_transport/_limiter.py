@@ -13,7 +13,7 @@ from cline_transport._line import Line, Outcome, Waiter
 from cline_transport._protocols import Clock, RequestHead
 from cline_transport._settings_errors import Problem, SettingsError
 from cline_transport._sharing import Sharing, Store
-from cline_transport.errors import ErrorInfo
+from cline_transport.errors import ErrorInfo, is_rate_limit
 from cline_transport.limits import LimitSettings, Reason, Rules
 from cline_transport.record import Attempt
 
@@ -45,7 +45,7 @@ def outcome_of(error: ErrorInfo | None) -> Outcome:
     """
     if error is None:
         return "accepted"
-    if error.code in (429, "rate_limit") or error.status_code == 429:
+    if is_rate_limit(error):
         return "refused"
     return "overloaded" if 503 in (error.code, error.status_code) else "neither"
 

@@ -15,12 +15,9 @@ from typing import Final, Literal
 
 from cline_transport._dropped import settle
 from cline_transport._protocols import Clock
-from cline_transport.limits import Answer, LimitState, Reason, Report, Rules
+from cline_transport.limits import PATIENCE, Answer, LimitState, Reason, Report, Rules
 
-__all__ = ["PATIENCE", "Line", "Outcome", "Waiter"]
-
-PATIENCE: Final = 0.1
-"""Seconds that a call waits for the storage's answer, before it goes by local limits."""
+__all__ = ["Line", "Outcome", "Waiter"]
 
 Outcome = Literal["accepted", "refused", "overloaded", "neither"]
 """How an attempt was answered: well, with 429, with 503, or so that it says nothing of limits."""
@@ -207,7 +204,8 @@ class Line:
         with self._lock:
             self.alone = False
             self._asked = math.inf
-            self._workers, self._local = answer.workers, self.rules.share(answer.workers)
+            if answer.workers != self._workers:
+                self._workers, self._local = answer.workers, self.rules.share(answer.workers)
             if answer.cooldown:  # should the storage go, it is known here
                 self._state.cool(self._local, answer.cooldown, self.clock.monotonic())
             if self._apply(answer):

@@ -14,7 +14,7 @@ from typing import Any, Final
 from cline_transport._decisions import Body, BodyPlan, Deliver, Raise, Rewrite, Try
 from cline_transport._explain import Explainer
 from cline_transport._protocols import RequestHead, ResponseHead
-from cline_transport.errors import ErrorInfo
+from cline_transport.errors import ErrorInfo, is_rate_limit
 from cline_transport.inspection import (
     RequestFacts,
     StreamFailure,
@@ -319,8 +319,11 @@ class Call:
 
     def _note_wait(self, error: ErrorInfo, advice: ServerAdvice) -> None:
         wait = advice.retry_after
-        limited = error.code in ("rate_limit", 429) or error.status_code == 429
-        if wait is not None and limited and wait <= self._settings.retry.max_retry_after:
+        if (
+            wait is not None
+            and is_rate_limit(error)
+            and wait <= self._settings.retry.max_retry_after
+        ):
             self.cooldown = wait
 
     def _fail_delivered(self, error: ErrorInfo) -> ErrorInfo:

@@ -42,6 +42,7 @@ __all__ = [
     "connection_code",
     "connection_error",
     "error_info",
+    "is_rate_limit",
 ]
 
 Phase = Literal["immediate", "mid_stream", "connection"]
@@ -190,6 +191,16 @@ class ErrorInfo:
             f"What to do: {self.advice}",
         )
         return "\n".join(lines)
+
+
+def is_rate_limit(error: ErrorInfo) -> bool:
+    """Whether the API refused a call because there were too many, as a status or in a stream.
+
+    Example:
+        >>> is_rate_limit(ErrorInfo(code="rate_limit", message=""))
+        True
+    """
+    return error.code in (429, "rate_limit") or error.status_code == 429
 
 
 def error_info(source: object) -> ErrorInfo | None:

@@ -22,6 +22,7 @@ from cline_transport._adaptive import Adaptive
 from cline_transport._checks import FORBID_UNKNOWN, check_flags, check_number, shown_url
 
 __all__ = [
+    "PATIENCE",
     "SPREAD",
     "Answer",
     "LimitSettings",
@@ -35,6 +36,9 @@ Reason = Literal["cooldown", "pace", "concurrency"]
 
 SPREAD: Final = 0.25
 """The share of a cooldown over which those who waited for its end are spread."""
+
+PATIENCE: Final = 0.1
+"""Seconds for which a storage that shares limits may connect, or answer; then local ones hold."""
 
 _SOON: Final = 1e-6
 """Seconds that nobody waits: a sleep is not that exact, and a sum of floats neither."""
@@ -374,10 +378,14 @@ class LimitState:
         ahead = sum(turn < me.turn for turn in line)
         return ahead, sum(turn > me.turn for turn in line)
 
+    @property
+    def _waiting(self) -> int:
+        """How many calls wait, of all workers."""
+        return sum(worker.waiting for worker in self.workers.values())
+
     def _gap(self) -> float:
         """Seconds between two of those who waited for the cooldown's end, on average."""
-        waiting = sum(worker.waiting for worker in self.workers.values())
-        return (self.cool_end - self.cool_next) / max(1, waiting)
+        return (self.cool_end - self.cool_next) / max(1, self._waiting)
 
     def _hold(
         self, rules: Rules, now: float, *, limit: int, held: int, ahead: int
@@ -398,8 +406,7 @@ class LimitState:
 
     def _go(self, rules: Rules, now: float, random: float) -> None:
         """A call goes."""
-        waiting = sum(worker.waiting for worker in self.workers.values())
-        if now < self.cool_end and waiting > 1:
+        if now < self.cool_end and self._waiting > 1:
             # In all, the gaps fill the time that is left, however many wait. The last leaves none.
             self.cool_next = min(self.cool_end, self.cool_next + 2 * random * self._gap())
         if rules.interval:

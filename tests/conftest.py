@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from cline_transport._limiter import LINES
 
 # No test depends on wall time. HYPOTHESIS_EXAMPLES raises the count for a longer run.
 settings.register_profile(
@@ -15,3 +21,23 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def no_lines() -> Generator[None, None, None]:
+    """What a process remembers of its limits is forgotten after each test."""
+    yield
+    for sharing in LINES._sharing.values():
+        sharing.stop()
+    LINES.reset()
+
+
+@contextmanager
+def handled(handler: logging.Handler) -> Generator[None, None, None]:
+    """Our log lines go to a handler meanwhile."""
+    logger = logging.getLogger("cline_transport")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -7,12 +7,9 @@ from importlib import import_module
 from importlib.resources import files
 from typing import Any, Final, cast
 
-from cline_transport.limits import Answer, Reason, Report, Rules
+from cline_transport.limits import PATIENCE, Answer, Reason, Report, Rules
 
-__all__ = ["SECONDS", "RedisStore"]
-
-SECONDS: Final = 0.1
-"""How long Redis may take to connect, and to answer."""
+__all__ = ["RedisStore"]
 
 _PREFIX: Final = "cline_transport"
 _SCRIPT: Final = files("cline_transport._stores").joinpath("sync.lua")
@@ -40,8 +37,8 @@ class RedisStore:
         self._url = url
         self._open = cast("Callable[..., Any]", storage_from_string)
         self._options: dict[str, Any] = {
-            "socket_timeout": SECONDS,
-            "socket_connect_timeout": SECONDS,
+            "socket_timeout": PATIENCE,
+            "socket_connect_timeout": PATIENCE,
         }
         if url.startswith("valkey"):
             import_module("valkey")  # a package of its own, with a Retry of its own

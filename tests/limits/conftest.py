@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import pytest
 
-from cline_transport._limiter import LINES
 from cline_transport._stores.redis import RedisStore
 from cline_transport.limits import Answer, LimitState, Report, Rules
 
@@ -33,15 +32,6 @@ def own_redis(tmp_path: Path) -> Generator[RedisServer, None, None]:
         pytest.skip("redis-server is not installed")
     with RedisServer(tmp_path) as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def no_lines() -> Generator[None, None, None]:
-    """What a process remembers of its limits is forgotten after each test."""
-    yield
-    for sharing in LINES._sharing.values():
-        sharing.stop()
-    LINES.reset()
 
 
 class Store:

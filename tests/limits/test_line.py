@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cline_transport._line import PATIENCE, Line, Outcome, Waiter
+from cline_transport._line import Line, Outcome, Waiter
 from cline_transport._protocols import Clock
-from cline_transport.limits import Answer, LimitSettings, Reason, Rules
+from cline_transport.limits import PATIENCE, Answer, LimitSettings, Reason, Rules
 
 
 class Place:

@@ -22,6 +22,7 @@ from cline_transport._protocols import Clock, RequestHead
 from cline_transport._sharing import Sharing
 from cline_transport._stores.redis import RedisStore
 from cline_transport.limits import LimitSettings, Rules
+from tests.conftest import handled
 
 from .conftest import needs_redis
 from .redis_server import RedisServer
@@ -257,10 +258,7 @@ def test_a_log_handler_that_raises_stops_nothing(
         def emit(self, record: logging.LogRecord) -> None:
             raise OSError("disk full")
 
-    handler = Full()
-    logger = logging.getLogger("cline_transport")
-    logger.addHandler(handler)
-    try:
+    with handled(Full()):
         first = processes(own_redis.url)
         first.go()
         own_redis.stop()
@@ -269,8 +267,6 @@ def test_a_log_handler_that_raises_stops_nothing(
         own_redis.start()
         eventually(lambda: first.sharing.healthy)
         eventually(lambda: not first.line.alone)
-    finally:
-        logger.removeHandler(handler)
 
 
 def test_a_step_that_fails_is_not_the_last(

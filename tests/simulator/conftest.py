@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from .peer import Peer
 from .support import PATIENCE
 
 if TYPE_CHECKING:
@@ -55,3 +56,17 @@ def dial(cline_api: Simulator) -> Iterator[Callable[[bytes], socket.socket]]:
     yield connect
     for sock in sockets:
         sock.close()
+
+
+@pytest.fixture
+def h2_dial(cline_api: Simulator) -> Iterator[Callable[..., Peer]]:
+    """Opens an HTTP/2 connection to the simulator."""
+    peers: list[Peer] = []
+
+    def connect(window: int = 65535) -> Peer:
+        peers.append(Peer(cline_api.port, window))
+        return peers[-1]
+
+    yield connect
+    for peer in peers:
+        peer.sock.close()

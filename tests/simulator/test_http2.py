@@ -44,20 +44,6 @@ def client(cline_api: Simulator, request: pytest.FixtureRequest) -> Iterator[Any
         yield made
 
 
-@pytest.fixture
-def dial(cline_api: Simulator) -> Iterator[Callable[..., Peer]]:
-    """Opens a connection to the simulator."""
-    peers: list[Peer] = []
-
-    def connect(window: int = 65535) -> Peer:
-        peers.append(Peer(cline_api.port, window))
-        return peers[-1]
-
-    yield connect
-    for peer in peers:
-        peer.sock.close()
-
-
 def body_of(client: Any) -> tuple[bytes, str]:
     """The body as far as it comes, and the name of what broke it off."""
     received = bytearray()
@@ -150,11 +136,11 @@ def test_a_response_can_be_lost(
 
 
 def test_a_close_ends_the_other_streams_too(
-    cline_api: Simulator, dial: Callable[..., Peer]
+    cline_api: Simulator, h2_dial: Callable[..., Peer]
 ) -> None:
     gate = Gate()
     cline_api.enqueue(Reply.raw(body=[b"a"], gate=gate), Reply.close())
-    peer = dial()
+    peer = h2_dial()
     peer.ask()
     peer.until(h2.events.ResponseReceived)
     peer.ask()
@@ -167,14 +153,14 @@ def test_a_close_ends_the_other_streams_too(
     assert len(cline_api.requests) == 2
     gate.release()  # which the stream that was lost does not take
     cline_api.enqueue(Reply.raw(body=b"b", gate=gate))
-    other = dial()
+    other = h2_dial()
     other.ask()
     assert other.until(h2.events.DataReceived).data == b"b"
 
 
-def test_a_stall_holds_the_stream_alone(cline_api: Simulator, dial: Callable[..., Peer]) -> None:
+def test_a_stall_holds_the_stream_alone(cline_api: Simulator, h2_dial: Callable[..., Peer]) -> None:
     cline_api.enqueue(Reply.stall(), Reply.raw(body=[b"a"], then="stall"), Reply.raw(body=[b"b"]))
-    peer = dial()
+    peer = h2_dial()
     first, second, third = (peer.ask() for _ in range(3))
     assert peer.until(h2.events.DataReceived).stream_id == second
     assert peer.until(h2.events.DataReceived).stream_id == third
@@ -218,11 +204,11 @@ def test_streams_do_not_wait_for_each_other(cline_api: Simulator, family: Any) -
 
 
 def test_a_gate_lets_one_event_go_for_each_permit(
-    cline_api: Simulator, dial: Callable[..., Peer]
+    cline_api: Simulator, h2_dial: Callable[..., Peer]
 ) -> None:
     gate = Gate()
     cline_api.enqueue(Reply.stream("one", gate=gate))
-    peer = dial()
+    peer = h2_dial()
     peer.ask()
     peer.until(h2.events.ResponseReceived)
     for expected in (b'"role"', b'"one"', b'"stop"', b"[DONE]"):
@@ -232,9 +218,9 @@ def test_a_gate_lets_one_event_go_for_each_permit(
     peer.until(h2.events.StreamEnded)
 
 
-def test_a_stream_waits_for_its_window(cline_api: Simulator, dial: Callable[..., Peer]) -> None:
+def test_a_stream_waits_for_its_window(cline_api: Simulator, h2_dial: Callable[..., Peer]) -> None:
     cline_api.enqueue(Reply.raw(body=b"abcdefgh"), Reply.raw(body=b"xyz"))
-    peer = dial(window=3)
+    peer = h2_dial(window=3)
     first, second = peer.ask(), peer.ask()
     assert peer.until(h2.events.DataReceived, first).data == b"abc"
     assert peer.until(h2.events.StreamEnded).stream_id == second
@@ -258,10 +244,10 @@ def test_big_bodies_go_both_ways(cline_api: Simulator, client: Any) -> None:
     assert cline_api.requests[0].body == b"y" * size
 
 
-def test_a_client_may_give_up_a_stream(cline_api: Simulator, dial: Callable[..., Peer]) -> None:
+def test_a_client_may_give_up_a_stream(cline_api: Simulator, h2_dial: Callable[..., Peer]) -> None:
     gate = Gate()
     cline_api.enqueue(Reply.raw(body=[b"a"], gate=gate), Reply.raw(body=[b"b"], gate=gate))
-    peer = dial()
+    peer = h2_dial()
     first, second = peer.ask(), peer.ask()
     peer.until(h2.events.ResponseReceived, second)
     peer.h2.reset_stream(first)
@@ -272,9 +258,9 @@ def test_a_client_may_give_up_a_stream(cline_api: Simulator, dial: Callable[...,
 
 
 def test_a_client_may_give_up_its_own_request(
-    cline_api: Simulator, dial: Callable[..., Peer]
+    cline_api: Simulator, h2_dial: Callable[..., Peer]
 ) -> None:
-    peer = dial()
+    peer = h2_dial()
     peer.h2.send_headers(
         1, [(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", CHAT)]
     )
@@ -284,9 +270,9 @@ def test_a_client_may_give_up_its_own_request(
     assert cline_api.connections_open == 1
 
 
-def test_a_client_may_go_or_say_goodbye(cline_api: Simulator, dial: Callable[..., Peer]) -> None:
+def test_a_client_may_go_or_say_goodbye(cline_api: Simulator, h2_dial: Callable[..., Peer]) -> None:
     cline_api.enqueue(*[Reply.raw(body=[b"a"], gate=Gate())] * 2)
-    peers = [dial(), dial()]
+    peers = [h2_dial(), h2_dial()]
     for peer in peers:
         peer.ask()
         peer.until(h2.events.ResponseReceived)
@@ -298,9 +284,9 @@ def test_a_client_may_go_or_say_goodbye(cline_api: Simulator, dial: Callable[...
 
 
 def test_what_breaks_the_protocol_is_told_goodbye(
-    cline_api: Simulator, dial: Callable[..., Peer]
+    cline_api: Simulator, h2_dial: Callable[..., Peer]
 ) -> None:
-    peer = dial()
+    peer = h2_dial()
     peer.ask(("Upper-Case", "x"))
     goodbye = peer.until(h2.events.ConnectionTerminated)
     assert goodbye.error_code == 1
@@ -309,10 +295,10 @@ def test_what_breaks_the_protocol_is_told_goodbye(
 
 
 def test_the_record_of_a_request_is_complete(
-    cline_api: Simulator, dial: Callable[..., Peer]
+    cline_api: Simulator, h2_dial: Callable[..., Peer]
 ) -> None:
     cline_api.enqueue(Reply.raw(headers={"Connection": "close", "Keep-Alive": "x", "X-A": "1"}))
-    peer = dial()
+    peer = h2_dial()
     peer.ask(("x-a", "1"), ("x-a", "2"), ("cookie", "a=1"), ("cookie", "b=2"), body=b"\x00")
     headers = dict(peer.until(h2.events.ResponseReceived).headers)
     assert headers.pop("x-request-id").startswith("req_")
@@ -324,10 +310,10 @@ def test_the_record_of_a_request_is_complete(
 
 
 def test_a_client_may_ask_before_it_sends_the_body(
-    cline_api: Simulator, dial: Callable[..., Peer]
+    cline_api: Simulator, h2_dial: Callable[..., Peer]
 ) -> None:
     cline_api.enqueue(Reply.raw(body=b"ok"))
-    peer = dial()
+    peer = h2_dial()
     fields = [
         (":method", "POST"),
         (":scheme", "http"),
@@ -345,9 +331,9 @@ def test_a_client_may_ask_before_it_sends_the_body(
 
 
 def test_trailers_of_a_request_are_passed_over(
-    cline_api: Simulator, dial: Callable[..., Peer]
+    cline_api: Simulator, h2_dial: Callable[..., Peer]
 ) -> None:
-    peer = dial()
+    peer = h2_dial()
     peer.h2.send_headers(1, HEAD)
     peer.h2.send_headers(1, [("x-trailer", "1")], end_stream=True)
     peer.flush()

@@ -24,27 +24,13 @@ from .peer import Peer
 from .support import PATIENCE, ask, on_the_wire, read_all, read_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from cline_transport.simulator import Simulator
 
     Dial = Callable[[bytes], socket.socket]
 
 BIG = 1 << 25  # more than all buffers between the server and a client that does not read
-
-
-@pytest.fixture
-def h2_dial(cline_api: Simulator) -> Iterator[Callable[..., Peer]]:
-    """Opens an HTTP/2 connection to the simulator."""
-    peers: list[Peer] = []
-
-    def connect(window: int = 65535) -> Peer:
-        peers.append(Peer(cline_api.port, window))
-        return peers[-1]
-
-    yield connect
-    for peer in peers:
-        peer.sock.close()
 
 
 def idle(api: Simulator) -> None:

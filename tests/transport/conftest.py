@@ -27,7 +27,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from cline_transport import CallRecord, Settings
-from cline_transport._limiter import LINES
 from cline_transport._protocols import Clock
 from cline_transport.simulator import Simulator
 
@@ -40,15 +39,6 @@ unread = pytest.mark.filterwarnings(
     ":pytest.PytestUnraisableExceptionWarning",
 )
 CHAT = {"model": "cline/ok", "messages": [{"role": "user", "content": "hello"}]}
-
-
-@pytest.fixture(autouse=True)
-def no_lines() -> Generator[None, None, None]:
-    """What a process remembers of its limits is forgotten after each test."""
-    yield
-    for sharing in LINES._sharing.values():
-        sharing.stop()
-    LINES.reset()
 
 
 class FakeTime:

@@ -25,6 +25,7 @@ from cline_transport._wake import Wake
 from cline_transport.httpx import AsyncClineTransport, ClineTransport
 from cline_transport.limits import LimitSettings
 from cline_transport.simulator import Gate, Reply, Simulator
+from tests.conftest import handled
 
 from .conftest import CHAT, Client, Rig, unread
 
@@ -460,13 +461,8 @@ def test_an_interrupt_while_it_is_told_keeps_no_permit(
 
     client = limited(sync_rig, max_concurrency=1)
     api.enqueue(Reply.error(429, retry_after=7))
-    handler, logger = Interrupted(), logging.getLogger("cline_transport")
-    logger.addHandler(handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            client.raw.post(url, json=CHAT)
-    finally:
-        logger.removeHandler(handler)
+    with handled(Interrupted()), pytest.raises(KeyboardInterrupt):
+        client.raw.post(url, json=CHAT)
     assert line().held == 0
 
 
@@ -498,12 +494,8 @@ def test_a_log_handler_may_make_a_call_of_its_own(
 
     client = limited(sync_rig, max_concurrency=1)
     api.enqueue(Reply.error(429, retry_after=7), Reply.completion("good"))
-    handler, logger = Calling(), logging.getLogger("cline_transport")
-    logger.addHandler(handler)
-    try:
+    with handled(Calling()):
         client.request("POST", url, json=CHAT)
-    finally:
-        logger.removeHandler(handler)
     assert answers == [0, 200]
 
 
