@@ -2,44 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
-__all__ = ["Decoder"]
+__all__ = ["MAX_AT_ONCE", "Decoder"]
 
-KNOWN: Final = frozenset({"gzip", "deflate", "br", "zstd"})
-_SLICE: Final = 1024
-"""Bytes that are decoded at a time, so that a compression bomb is met with early."""
+# Bytes that are decoded at a time: 1 KiB of gzip becomes 1 MiB at most, one of brotli gigabytes.
+_SLICES: Final = {"gzip": 1024, "deflate": 1024, "zstd": 128, "br": 16}
+MAX_AT_ONCE: Final = 8 * 1024 * 1024
+"""Bytes that one read of an encoded stream may become: a compression bomb becomes more."""
 
 
 class _Family(Protocol):
+    @property
+    def decoding_error(self) -> type[Exception]: ...
+
     def decoder(self, encoding: str) -> Any: ...
 
 
 class Decoder:
     """A content decoder of either family: one gives bytes, the other an iterator of them."""
 
-    __slots__ = ("_decoder",)
+    __slots__ = ("_decoder", "_error", "_slice")
 
-    def __init__(self, decoder: Any) -> None:
+    def __init__(self, decoder: Any, error: type[Exception], size: int) -> None:
         self._decoder = decoder
+        self._error = error
+        self._slice = size
 
     @classmethod
     def of(cls, family: _Family, encoding: str) -> Decoder | None:
-        """The decoder for an encoding; `None` for none, an unknown or an uninstalled one."""
-        names = {name.strip().lower() for name in encoding.split(",")} - {"", "identity"}
-        if not names or not names <= KNOWN:
+        """The decoder for an encoding; `None` for none, an unknown or an uninstalled one.
+
+        Also for several, one upon the other: each multiplies what the one before made.
+        """
+        names = [name.strip().lower() for name in encoding.split(",")]
+        names = [name for name in names if name not in ("", "identity")]
+        if len(names) != 1 or names[0] not in _SLICES:
             return None
-        decoder = family.decoder(encoding)
-        return None if type(decoder).__name__ == "IdentityDecoder" else cls(decoder)
+        decoder = family.decoder(names[0])
+        if type(decoder).__name__ == "IdentityDecoder":
+            return None
+        return cls(decoder, family.decoding_error, _SLICES[names[0]])
 
     def decode(self, data: bytes) -> bytes:
         """Decode what came; what is not complete yet is kept.
 
         Raises:
-            DecodingError: The family's: the bytes are not what the encoding says.
+            DecodingError: The family's: the bytes are not what the encoding says, or become more
+                than `MAX_AT_ONCE`.
         """
-        decoded: Any = self._decoder.decode(data)
-        return decoded if isinstance(decoded, bytes) else b"".join(decoded)
+        out = bytearray()
+        for piece in self._pieces(data):
+            out += piece
+            if len(out) > MAX_AT_ONCE:
+                raise self._error(f"{len(data)} bytes became more than {MAX_AT_ONCE} when decoded")
+        return bytes(out)
+
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        for start in range(0, len(data), self._slice):
+            decoded: Any = self._decoder.decode(data[start : start + self._slice])
+            if isinstance(decoded, bytes):
+                yield decoded
+            else:
+                yield from decoded
 
     def flush(self) -> bytes:
         """The end: what is left.
@@ -54,8 +80,8 @@ class Decoder:
         """Decode a body up to `limit` bytes; return it, and whether that is all of it."""
         out = bytearray()
         try:
-            for start in range(0, len(raw), _SLICE):
-                out += self.decode(raw[start : start + _SLICE])
+            for piece in self._pieces(raw):
+                out += piece
                 if len(out) > limit:
                     return bytes(out[:limit]), False
             out += self.flush()

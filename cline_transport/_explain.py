@@ -10,9 +10,12 @@ from cline_transport._protocols import RequestHead, ResponseHead
 from cline_transport._redaction import redact
 from cline_transport.errors import ErrorInfo, connection_error
 from cline_transport.limits import Reason
-from cline_transport.wire import KNOWN_CODES, Code, WireError, clip, is_transient
+from cline_transport.wire import KNOWN_CODES, Code, WireError, clip, describe, is_transient
 
 __all__ = ["Explainer"]
+
+_MAX_REDACTED: Final = 64 * 1024
+"""Characters of a message that are searched for each text of the request."""
 
 _WHY: Final[dict[Reason, str]] = {
     "cooldown": "the API asked to wait",
@@ -95,10 +98,15 @@ class Explainer:
         return replace(
             error,
             code=code,
-            message=redact(error.message, self._head),
+            message=self._message(error),
             model=self._model,
             attempts=attempts,
         )
+
+    def _message(self, error: ErrorInfo) -> str:
+        if len(error.message) > _MAX_REDACTED:
+            return f"{describe(error.code, error.status_code)} (with a message too long to be told)"
+        return redact(error.message, self._head)
 
     def _is_known(self, error: ErrorInfo) -> bool:
         """Whether a code is documented, ours or configured: no secret, and ruled on by its name."""

@@ -27,6 +27,11 @@ class Family(Protocol[RequestT, ResponseT]):
         """The base of what the wire raises."""
         ...
 
+    @property
+    def decoding_error(self) -> type[Exception]:
+        """What the library raises where a body is not what its encoding says."""
+        ...
+
     def attempt_request(
         self, request: RequestT, extensions: dict[str, Any], body: bytes | None
     ) -> RequestT:

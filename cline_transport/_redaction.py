@@ -35,9 +35,9 @@ _SECRET_HEADERS: Final = re.compile("|".join(HEADER_PATTERNS))
 _KEY: Final = re.compile(
     r"\b[prs]k-[A-Za-z0-9_-]{16,}|\b[Bb]earer\s+(?=\S*\d)[A-Za-z0-9._~+/=-]{8,}"
 )
-_USERINFO: Final = re.compile(r"\w+://[^/@\s]+@")
+_USERINFO: Final = re.compile(r"\w://[^/@\s]+@")
 # Letters and digits mixed, and long: a token, a hash, a UUID.
-_RANDOM: Final = re.compile(r"(?=[\w+/=-]*\d)(?=[\w+/=-]*[A-Za-z])[\w+/=-]{20,}")
+_RANDOM: Final = re.compile(r"(?<![\w+/=-])(?=[\w+/=-]*\d)(?=[\w+/=-]*[A-Za-z])[\w+/=-]{20,}")
 _HIDDEN: Final = "[redacted]"
 # Shorter ones are words, schemes and version numbers.
 _LEAST_SECRET: Final = 7

@@ -24,6 +24,7 @@ __all__ = [
     "Sources",
     "located",
     "own_message",
+    "parsing",
     "shown",
     "unknown",
     "unknown_variables",
@@ -196,6 +197,14 @@ def own_message(message: str) -> tuple[str, str, str] | None:
     return name, f"must be {rule}", _short_url(told) if name == "storage" else _short(told)
 
 
+def parsing(exc: Exception) -> str:
+    """Why a file could not be parsed; a parser names a key that stands twice."""
+    if isinstance(exc, RecursionError):
+        return "it is nested too deeply"
+    told = str(exc)
+    return _clipped(told, 200) if not looks_secret(told) else "a name stands twice, or out of place"
+
+
 def located(
     errors: Iterable[Mapping[str, Any]], told: Iterable[tuple[str, ...]]
 ) -> dict[tuple[str, ...], Mapping[str, Any]]:
@@ -277,8 +286,8 @@ def _short(text: str) -> str:
     return _clipped(text)
 
 
-def _clipped(text: str) -> str:
-    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
+def _clipped(text: str, limit: int = _MAX_VALUE) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def _has(values: object, path: Sequence[str]) -> bool:

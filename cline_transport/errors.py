@@ -183,9 +183,9 @@ class ErrorInfo:
             else "no response (the connection failed)",
         }[self.phase]
         lines = (
-            f"1. Error code and message: {self.code}: {clip(self.message)}",
-            f"2. Model ID: {self.model or 'not known'}",
-            f"3. Request ID (x-request-id): {self.request_id or 'not present'}",
+            f"1. Error code and message: {clip(str(self.code), 64)}: {clip(self.message)}",
+            f"2. Model ID: {clip(self.model or 'not known', 256)}",
+            f"3. Request ID (x-request-id): {clip(self.request_id or 'not present', 256)}",
             f"4. Immediate or mid-stream: {how}",
             f"Attempts: {self.attempts}",
             f"What to do: {self.advice}",

@@ -45,6 +45,7 @@ class _AsyncBody(AsyncBody, httpx.AsyncByteStream): ...
 class _Family:
     name = "httpx"
     transport_error: type[Exception] = httpx.TransportError
+    decoding_error: type[Exception] = httpx.DecodingError
 
     def attempt_request(
         self, request: httpx.Request, extensions: dict[str, Any], body: bytes | None

@@ -45,6 +45,7 @@ class _AsyncBody(AsyncBody, httpx2.AsyncByteStream): ...
 class _Family:
     name = "httpx2"
     transport_error: type[Exception] = httpx2.TransportError
+    decoding_error: type[Exception] = httpx2.DecodingError
 
     def attempt_request(
         self, request: httpx2.Request, extensions: dict[str, Any], body: bytes | None

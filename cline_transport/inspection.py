@@ -97,7 +97,7 @@ def read_completion(payload: object, record: CallRecord) -> None:
     for name, attribute in (("id", "response_id"), ("model", "response_model")):
         value = top.get(name)
         if isinstance(value, str) and value:
-            setattr(record, attribute, clean(value)[:256])
+            setattr(record, attribute, clip(value, 256))
     for choice in _choices(top):
         reason = (as_mapping(choice) or {}).get("finish_reason")
         if isinstance(reason, str) and reason:
@@ -216,10 +216,12 @@ class StreamReader:
             if opaque or not self._interesting(data):
                 out = out + data if out else data
                 continue
+            seen = bytearray(out)
             for raw in split_events(data):
-                out += self._inspect(raw)
+                seen += self._inspect(raw)
                 if self._stopped:
-                    return out
+                    return bytes(seen)
+            out = bytes(seen)
         # `observe` holds nothing back, not even an event's first half.
         return chunk if self._on_error == "observe" else out
 

@@ -42,6 +42,7 @@ from cline_transport._settings_errors import (
     Sources,
     located,
     own_message,
+    parsing,
     shown,
     unknown_variables,
     without,
@@ -51,7 +52,6 @@ from cline_transport.limits import LimitSettings
 from cline_transport.retry import DEFAULT_RULES, RetryPolicy, RetryRule
 from cline_transport.wire import Code
 
-# `tomli` is what became `tomllib` in Python 3.11.
 _toml: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 __all__ = [
@@ -344,8 +344,8 @@ def _read_file() -> tuple[dict[str, Any], list[Problem]]:
         rule = "must name a TOML file that can be read: it is not in UTF-8"
     except OSError as exc:
         rule = f"must name a TOML file that can be read: {exc.strerror}"
-    except _toml.TOMLDecodeError as exc:
-        rule = f"must name a file in TOML: {exc}"
+    except (ValueError, RecursionError) as exc:
+        rule = f"must name a file in TOML: {parsing(exc)}"
     # A path looks much like a key; a bare word may be one.
     value = repr(name) if set(name) & set("./\\") else shown(name)
     return {}, [Problem(CONFIG, "the environment", value, rule)]

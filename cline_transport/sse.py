@@ -6,6 +6,7 @@ Nothing is decoded and no byte is changed: what goes in comes out, cut at event 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 __all__ = ["Event", "EventSplitter", "Run", "parse_event", "split_events", "write_event"]
@@ -113,16 +114,17 @@ def _first_boundary(chunk: bytes, last: int) -> int:
     return found.end() if found else len(chunk)
 
 
-def split_events(run: bytes) -> list[bytes]:
-    """Cut a run into its events, each with its blank line; the parts joined are the run."""
-    events: list[bytes] = []
+def split_events(run: bytes) -> Iterator[bytes]:
+    """Cut a run into its events, each with its blank line; the parts joined are the run.
+
+    One at a time: an object for each of many tiny events would take many times their bytes.
+    """
     start = 0
     for found in _BLANK_LINE.finditer(run):
-        events.append(run[start : found.end()])
+        yield run[start : found.end()]
         start = found.end()
     if start < len(run):
-        events.append(run[start:])
-    return events
+        yield run[start:]
 
 
 class Event(NamedTuple):

@@ -111,9 +111,18 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+# Of C0 and C1, and what turns the direction of writing: a terminal or a log viewer obeys them.
+_CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 def clip(text: str, limit: int = MAX_MESSAGE) -> str:
-    """Cut `text` at `limit` characters and put it on one line, fit to be shown and exported."""
-    line = " ".join(clean(text[: 4 * limit]).split())
+    r"""Cut `text` at `limit` characters and put it on one line, fit to be shown and exported.
+
+    Example:
+        >>> clip("one\n\x1b[31mtwo")
+        'one [31mtwo'
+    """
+    line = " ".join(_CONTROL.sub(" ", clean(text[: 4 * limit])).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -190,12 +199,18 @@ def as_text(value: object) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
+_MAX_CODE: Final = 2**63
+"""A number of thousands of digits is no code, and would be told in full."""
+
+
 def _code(value: object) -> Code | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) else as_text(value)
+        value = int(value)
+    if isinstance(value, int):
+        return value if abs(value) < _MAX_CODE else None
+    return as_text(value)
 
 
 def read_error_object(error: Mapping[str, Any]) -> WireError:
@@ -300,7 +315,11 @@ def normalize_error_body(
         as_mapping((details or {}).get("metadata")) or {},
     )
     documented = {**(details or {}), **_error_object(found)}
-    return NormalizedBody(found, dump_json({**top, "error": documented}))
+    try:
+        return NormalizedBody(found, dump_json({**top, "error": documented}))
+    except RecursionError:  # deep enough to be read, and too deep to be written
+        found = found._replace(metadata={})
+        return NormalizedBody(found, write_error(found))
 
 
 def _code_or(code: Code | None, status_code: int) -> Code:
@@ -355,4 +374,7 @@ def write_error(error: WireError) -> bytes:
         >>> write_error(WireError(401, "Invalid API key"))
         b'{"error":{"code":401,"message":"Invalid API key","metadata":{}}}'
     """
-    return dump_json(error_body(error))
+    try:
+        return dump_json(error_body(error))
+    except RecursionError:
+        return dump_json(error_body(error._replace(metadata={})))
