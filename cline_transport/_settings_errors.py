@@ -272,7 +272,10 @@ def shown(value: object) -> str:
         >>> shown("later"), shown({"password": "1234"}), shown("https://me:1234@proxy")
         ("'later'", 'a table', '[redacted]')
     """
-    return "a table" if isinstance(value, Mapping) else _short(repr(value))
+    try:
+        return "a table" if isinstance(value, Mapping) else _short(repr(value))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of too many digits"
 
 
 def _short_url(text: str) -> str:
