@@ -260,8 +260,8 @@ class StreamReader:
         return self._on_error == "raise" and self.failure is not None
 
     def _interesting(self, run: bytes) -> bool:
-        if not self.committed:
-            return True  # whether an event has content is what matters now
+        if not self.committed or (self._endpoint and not self._chunks):
+            return True  # whether an event has content, or is a chunk at all, is what matters now
         return any(needle in run for needle in _NEEDLES)
 
     def _inspect(self, raw: bytes) -> bytes:
