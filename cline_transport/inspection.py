@@ -228,16 +228,19 @@ class StreamReader:
     def finish(self) -> bytes:
         """The end of the stream: what is left of it, and what has to be said of it."""
         rest = self._splitter.flush()
-        data = parse_event(rest).data or b""
+        event = parse_event(rest)
+        data = event.data or b""
         whole = load_json(data) is not None or data.strip() == b"[DONE]"
         out = rest
-        if rest and (whole or not self._chunks):
+        # Half an event of a chat is none, not even the first; what is called an error is one.
+        chat = self._chunks or (self._endpoint and event.name != "error")
+        if rest and (whole or not chat):
             out = b"" if self._stopped else self._inspect(rest)
         if self._truncated():
-            event = None if self._on_error == "raise" else _rewrite(b"", None, _TRUNCATED)
-            self.failure = StreamFailure(_TRUNCATED, event, self.committed)
+            told = None if self._on_error == "raise" else _rewrite(b"", None, _TRUNCATED)
+            self.failure = StreamFailure(_TRUNCATED, told, self.committed)
             # Half an event would spoil the error's: it goes no further. A whole one is ended.
-            out = (rest + b"\n\n" if whole else b"") + (event or b"")
+            out = (rest + b"\n\n" if whole else b"") + (told or b"")
         return b"" if self._on_error == "observe" or (self._stopped and not whole) else out
 
     @property

@@ -323,6 +323,25 @@ def test_a_good_stream_comes_out_as_it_went_in(
     assert subject.failure is None
 
 
+@pytest.mark.parametrize("on_error", ["normalize", "raise", "observe"])
+@pytest.mark.parametrize("cut", range(1, len(FIRST) - 3))
+def test_a_chat_that_ends_in_its_first_event_is_truncated(cut: int, on_error: OnError) -> None:
+    subject = reader(on_error)
+    out = subject.feed(FIRST[:cut]) + subject.finish()
+    assert subject.failure is not None
+    assert subject.failure.error.code == "stream_truncated"
+    assert not subject.failure.after_content
+    assert out == (FIRST[:cut] if on_error == "observe" else subject.failure.event or b"")
+
+
+def test_an_error_event_without_its_end_is_an_error() -> None:
+    subject = reader()
+    subject.feed(b"event: error\ndata: overloaded")
+    subject.finish()
+    assert subject.failure is not None
+    assert subject.failure.error.message == "overloaded"
+
+
 @given(st.lists(st.binary(max_size=60)), st.sampled_from(["normalize", "raise", "observe"]))
 def test_any_bytes_at_all_raise_nothing(chunks: list[bytes], on_error: OnError) -> None:
     subject = reader(on_error)
