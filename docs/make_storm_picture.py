@@ -291,7 +291,7 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("attempts", "Attempts per call", 260, 4, "", 0, 1.2),
     Column("goodput", "Useful throughput", 440, 100, "%", 90, 100),
-    Column("recovery", "Recovery", 620, AFTER, " s", 0, 30),
+    Column("recovery", "Recovery", 620, 60, " s", 0, 10),
 )
 
 
