@@ -202,7 +202,7 @@ def _mid_stream(rng: random.Random, mode: Mode) -> Reply:
         error_shape=rng.choice(_SHAPES),
         done=rng.random() < 0.5,
         encoding=rng.choice(_ENCODINGS),
-        then=rng.choice(("end", "end", "close", "stall")),
+        then=rng.choice(("end", "end", "close", "end" if mode == "json" else "stall")),
         drip=rng.choice((None, (20, 0.0))),
     )
 
@@ -215,7 +215,9 @@ def _truncated(rng: random.Random, mode: Mode) -> Reply:
 
 
 def _stalling(rng: random.Random, mode: Mode) -> Reply:
-    return _answer(rng, mode, cut_at=rng.choice((0, 40, 300, 900)), then="stall")
+    # What has a length stalls before it: else its connection is used again, and nobody is there.
+    cut = rng.choice((0, 40, 300, 900)) if mode == "stream" else rng.choice((0, 1))
+    return _answer(rng, mode, cut_at=cut, then="stall")
 
 
 def _nothing(rng: random.Random, mode: Mode) -> Reply:
