@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
-from opentelemetry.instrumentation.utils import suppress_http_instrumentation
 
+from cline_transport._current import HttpSuppressed
 from cline_transport._dropped import drop, settle
 from cline_transport._exchange import EXCHANGE, Exchange
 from cline_transport._family import Family
@@ -157,7 +157,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
     async def _exchange_beneath(
         self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT
     ) -> ResponseT:
-        with suppress_http_instrumentation():
+        with HttpSuppressed():
             return await self._exchange(send, request)
 
     async def _exchange(
@@ -259,6 +259,11 @@ class _Resumed:
         self.rest = rest
         self._stream = stream
 
+    @property
+    def unread(self) -> AsyncIterator[bytes]:
+        """All of it; without a step in between where nothing was kept."""
+        return self.__aiter__() if self._chunks else self.rest
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self._chunks:
             yield chunk
@@ -280,8 +285,11 @@ class AsyncBody:
     def __init__(self, stream: Any, exchange: Exchange[Any, Any]) -> None:
         self._stream = stream
         self._exchange = exchange
-        self._iterator: AsyncIterator[bytes] = stream.__aiter__()
+        self._iterator: AsyncIterator[bytes] = (
+            stream.unread if isinstance(stream, _Resumed) else stream.__aiter__()
+        )
         self._held = exchange.take_held()
+        self._passes = exchange.passes
         self._closed = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -302,7 +310,7 @@ class AsyncBody:
                     del error
             try:
                 chunk = await self._iterator.__anext__()
-                out = exchange.on_chunk(chunk)
+                out = chunk if self._passes(chunk) else exchange.on_chunk(chunk)
             except StopAsyncIteration:
                 out = exchange.on_end()
                 if not out and exchange.raised() is None:

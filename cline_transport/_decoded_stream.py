@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cline_transport._decoding import Decoder
 from cline_transport.inspection import StreamReader
 
-__all__ = ["DecodedStream"]
+__all__ = ["DecodedStream", "always"]
 
 
 class DecodedStream:
@@ -61,6 +62,11 @@ class DecodedStream:
             return None
         return cls(reader, decoder, observes=observes, since=since)
 
+    @property
+    def passes(self) -> Callable[[bytes], bool]:
+        """Asked of each chunk: whether `feed` would return it as it is, and learn nothing."""
+        return self.reader.passes if self._decoder is None else _never
+
     def hold(self, out: bytes) -> None:
         """Keep what may be delivered, for later."""
         self._held.append(out)
@@ -106,3 +112,12 @@ class DecodedStream:
                 raise
             return out
         return out + self.reader.finish()
+
+
+def always(_: bytes) -> bool:
+    """Every chunk passes: nobody looks at the body."""
+    return True
+
+
+def _never(_: bytes) -> bool:
+    return False

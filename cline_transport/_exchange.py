@@ -6,7 +6,7 @@ The loops do what has a colour: send, read, wait, close. Everything else is here
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 
 from cline_transport._decisions import (
     Body,
@@ -17,7 +17,7 @@ from cline_transport._decisions import (
     rewrite_headers,
     without_encoding,
 )
-from cline_transport._decoded_stream import DecodedStream
+from cline_transport._decoded_stream import DecodedStream, always
 from cline_transport._decoding import Decoder
 from cline_transport._family import Family, network_stream
 from cline_transport._limiter import Limiter, Turn
@@ -38,6 +38,7 @@ ResponseT = TypeVar("ResponseT", bound=ResponseLike)
 EXCHANGE: Final = "cline_transport.exchange"
 """The key of an attempt's request extensions under which its exchange reaches beneath the span."""
 
+_NO_HEAD: Final = ResponseHead(0, {})
 _OWN_KEYS: Final = (EXTENSION, REQUEST_RECORD, EXCHANGE)
 
 
@@ -45,9 +46,10 @@ class Exchange(Generic[RequestT, ResponseT]):
     """One call, from the request to the last byte of its body."""
 
     __slots__ = (
-        "_body", "_call", "_clock", "_family", "_limiter", "_network", "_plan", "_raise",
-        "_reason", "_request", "_send", "_stream", "_turn", "_url", "_verdict",
-        "exception", "response", "rest", "sent", "telemetry", "traced",
+        "_body", "_call", "_clock", "_family", "_head", "_limiter", "_network", "_plan", "_raise",
+        "_reason", "_request", "_send", "_stream", "_turn", "_url", "_verdict", "exception",
+        "response", "rest", "sent", "telemetry", "traced",
+        "transport_error",
     )  # fmt: skip
 
     def __init__(
@@ -68,10 +70,11 @@ class Exchange(Generic[RequestT, ResponseT]):
             url.host,
             url.port,
             url.path,
-            request.headers,
+            family.headers_of(request),
             family.body_of(request),
             url.query,
         )
+        self.transport_error = family.transport_error
         self._family = family
         self._request = request
         self._clock = clock
@@ -99,6 +102,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         self._plan: BodyPlan = "pass"
         self._body: Body | None = None
         self._stream: DecodedStream | None = None
+        self._head = _NO_HEAD
         self.sent = False
         """Whether the attempt under way has reached the transport beneath."""
         self._url: Any = None
@@ -108,11 +112,6 @@ class Exchange(Generic[RequestT, ResponseT]):
         self.rest: Any = None
         """The stream of a body of which only the beginning was read."""
         self.exception: Exception | None = None
-
-    @property
-    def transport_error(self) -> type[Exception]:
-        """The family's `TransportError`."""
-        return self._family.transport_error
 
     # --- its turn ---
 
@@ -183,27 +182,23 @@ class Exchange(Generic[RequestT, ResponseT]):
     def plan(self, response: ResponseT) -> BodyPlan:
         """A response has come: how to treat its body."""
         self.response = response
-        self._plan = self._call.plan(self._head)
-        if self._plan == "stream":
-            self._open_stream(response)
-        return self._plan
+        self._head = ResponseHead(response.status_code, self._family.headers_of(response))
+        self._plan = plan = self._call.plan(self._head)
+        if plan == "stream":
+            self._open_stream()
+        return plan
 
     @property
     def limit(self) -> int:
         """How many bytes of a body are read to look for an error."""
         return self._call.settings.errors.max_body_bytes
 
-    @property
-    def _head(self) -> ResponseHead:
-        response = cast("ResponseT", self.response)
-        return ResponseHead(response.status_code, response.headers)
-
     # --- a stream before it is delivered ---
 
-    def _open_stream(self, response: ResponseT) -> None:
+    def _open_stream(self) -> None:
         self._stream = DecodedStream.of(
             self._family,
-            response.headers.get("content-encoding", ""),
+            self._head.headers.get("content-encoding", ""),
             self._call.open_stream(),
             observes=self._call.settings.stream.on_error == "observe",
             since=self._clock.monotonic(),
@@ -223,14 +218,14 @@ class Exchange(Generic[RequestT, ResponseT]):
 
     def hold(self, chunk: bytes) -> bool:
         """Read a chunk of a stream that is held; return whether that is enough."""
-        stream = cast("DecodedStream", self._stream)
+        stream: Any = self._stream
         stream.hold(self._read_chunk(stream, chunk))
         now = self._clock.monotonic()
         return self._call.held_enough(stream.reader, stream.held, stream.since, now)
 
     def hold_end(self) -> None:
         """A stream ended while it was held."""
-        stream = cast("DecodedStream", self._stream)
+        stream: Any = self._stream
         stream.hold(stream.finish())
 
     # --- the end of an attempt ---
@@ -255,8 +250,7 @@ class Exchange(Generic[RequestT, ResponseT]):
             self.telemetry.on_attempt(self._call.record.attempts[-1])
 
     def _decoded(self, raw: bytes, *, complete: bool) -> Body:
-        headers = cast("ResponseT", self.response).headers
-        decoder = Decoder.of(self._family, headers.get("content-encoding", ""))
+        decoder = Decoder.of(self._family, self._head.headers.get("content-encoding", ""))
         if decoder is None:
             return Body(raw, raw, complete)
         decoded, whole = decoder.decode_all(raw, self.limit)
@@ -302,7 +296,7 @@ class Exchange(Generic[RequestT, ResponseT]):
             return verdict.wait
         if isinstance(verdict, Raise):
             self._reason = verdict.reason
-            exc = cast("Exception", self.exception)
+            exc: Any = self.exception
             self._end(exception=exc)
             self.exception = None  # its traceback refers to frames that refer to us
             try:
@@ -315,22 +309,23 @@ class Exchange(Generic[RequestT, ResponseT]):
 
     def deliver(self, wrap: Callable[[Any, Exchange[RequestT, ResponseT]], Any]) -> ResponseT:
         """The response that the caller gets; `wrap` makes a watched stream of a family's."""
-        verdict, response = cast("Deliver", self._verdict), cast("ResponseT", self.response)
+        verdict: Any = self._verdict
+        response: Any = self.response
         response.extensions[EXTENSION] = self._call.record
-        status, headers = response.status_code, response.headers.raw
-        rewritten = None
+        status, headers, rewritten = response.status_code, None, None
         if verdict.error is not None:
             if verdict.rewrite is not None:
                 status, rewritten = verdict.rewrite
             if rewritten is not None or verdict.no_retry:
-                headers = rewrite_headers(headers, body=rewritten, no_retry=verdict.no_retry)
+                raw = response.headers.raw
+                headers = rewrite_headers(raw, body=rewritten, no_retry=verdict.no_retry)
         self._reason = verdict.reason
         stream: Any
         if self.passes_on:
             if self._stream is not None:
                 self._note_failure(self._stream.reader)
                 if self._stream.rewrites:
-                    headers = without_encoding(headers)
+                    headers = without_encoding(headers or response.headers.raw)
             stream = wrap(response.stream if self.rest is None else self.rest, self)
         else:
             read = b"" if self._body is None else self._body.raw
@@ -343,7 +338,12 @@ class Exchange(Generic[RequestT, ResponseT]):
 
     def take_held(self) -> bytes:
         """What was held of the stream, to be delivered first."""
-        return b"" if self._stream is None else self._stream.take_held()
+        return self._stream.take_held() if self._stream else b""
+
+    @property
+    def passes(self) -> Callable[[bytes], bool]:
+        """Asked of each chunk of the body: whether it needs no `on_chunk`."""
+        return always if self._stream is None else self._stream.passes
 
     def on_chunk(self, chunk: bytes) -> bytes:
         """Bytes of the body came: what may be delivered of them now."""

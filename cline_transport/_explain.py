@@ -115,6 +115,8 @@ class Explainer:
 
     def _tells(self, text: str) -> bool:
         """Whether a short text could hold the key: one look, as each answer has such a text."""
-        headers = self._head.headers
-        keys = (headers.get("authorization", ""), headers.get("x-api-key", ""))
-        return any(key and key[-7:] in text for key in keys)
+        for name in ("authorization", "x-api-key"):
+            key = self._head.headers.get(name)
+            if key and key[-7:] in text:
+                return True
+        return False

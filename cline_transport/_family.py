@@ -46,10 +46,18 @@ class Family(Protocol[RequestT, ResponseT]):
         """The library's own decoder for a content encoding."""
         ...
 
+    def headers_of(self, message: RequestT | ResponseT) -> Mapping[str, str]:
+        """A message's headers, to be looked up in lower case: cheaper than the library's own."""
+        ...
+
     def edit(
-        self, response: ResponseT, status: int, headers: list[tuple[bytes, bytes]], stream: Any
+        self,
+        response: ResponseT,
+        status: int,
+        headers: list[tuple[bytes, bytes]] | None,
+        stream: Any,
     ) -> ResponseT:
-        """The response with another status, headers and stream."""
+        """The response with another status, stream, and headers (`None`: its own)."""
         ...
 
     def response(self, status: int) -> ResponseT:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
-from opentelemetry.instrumentation.utils import suppress_http_instrumentation
-
+from cline_transport._current import HttpSuppressed
 from cline_transport._dropped import drop, settle
 from cline_transport._exchange import EXCHANGE, Exchange
 from cline_transport._family import Family
@@ -154,7 +154,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
     def _exchange_beneath(
         self, send: Callable[[RequestT], ResponseT], request: RequestT
     ) -> ResponseT:
-        with suppress_http_instrumentation():
+        with HttpSuppressed():
             return self._exchange(send, request)
 
     def _exchange(self, send: Callable[[RequestT], ResponseT], request: RequestT) -> ResponseT:
@@ -241,6 +241,11 @@ class _Resumed:
         self.rest = rest
         self._stream = stream
 
+    @property
+    def unread(self) -> Iterator[bytes]:
+        """All of it; without a step in between where nothing was kept."""
+        return iter(self) if self._chunks else self.rest
+
     def __iter__(self) -> Iterator[bytes]:
         yield from self._chunks
         self._chunks.clear()
@@ -253,44 +258,24 @@ class _Resumed:
 class SyncBody:
     """The body of a delivered response: inspected as it passes, its end reported once.
 
-    It is its own iterator: to iterate it again goes on where the last iteration stopped.
+    Each iteration goes on where the last one stopped.
     """
 
     def __init__(self, stream: Any, exchange: Exchange[Any, Any]) -> None:
         self._stream = stream
         self._exchange = exchange
-        self._iterator: Iterator[bytes] = iter(stream)
-        self._held = exchange.take_held()
+        self._iterator: Iterator[bytes] = (
+            stream.unread if isinstance(stream, _Resumed) else iter(stream)
+        )
         self._closed = False
+        # It must not refer to the body: what is dropped is to be gone at once.
+        self._chunks = _inspected(self._iterator, exchange, weakref.ref(self))
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
+        return self._chunks
 
     def __next__(self) -> bytes:
-        if self._held:
-            held, self._held = self._held, b""
-            return held
-        exchange = self._exchange
-        while True:
-            error = exchange.raised()
-            if error is not None:
-                self.close()
-                try:
-                    raise error
-                finally:
-                    del error
-            try:
-                chunk = next(self._iterator)
-                out = exchange.on_chunk(chunk)
-            except StopIteration:
-                out = exchange.on_end()
-                if not out and exchange.raised() is None:
-                    raise
-            except BaseException as exc:
-                exchange.on_body_exception(exc)
-                raise
-            if out:
-                return out
+        return next(self._chunks)
 
     def close(self) -> None:
         """Close the stream beneath; the call is over."""
@@ -305,6 +290,39 @@ class SyncBody:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):  # dropped unread: nobody else will
             drop(self.close)
+
+
+def _inspected(
+    iterator: Iterator[bytes], exchange: Exchange[Any, Any], body: weakref.ref[SyncBody]
+) -> Iterator[bytes]:
+    """The chunks as they are delivered. A good one costs a question and no more."""
+    if held := exchange.take_held():
+        yield held
+    passes = exchange.passes
+    while True:
+        error = exchange.raised()
+        if error is not None:
+            if (owner := body()) is not None:
+                owner.close()
+            try:
+                raise error
+            finally:
+                del error
+        passed = True
+        while passed:
+            try:
+                chunk = next(iterator)
+                passed = passes(chunk)
+                out = chunk if passed else exchange.on_chunk(chunk)
+            except StopIteration:
+                out, passed = exchange.on_end(), False
+                if not out and exchange.raised() is None:
+                    return
+            except BaseException as exc:
+                exchange.on_body_exception(exc)
+                raise
+            if out:
+                yield out
 
 
 _DRAIN_SECONDS: Final = 0.1

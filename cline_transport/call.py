@@ -61,6 +61,7 @@ class Call:
         now: The monotonic time at which the call began, in seconds.
 
     Attributes:
+        chat: Whether it goes to a chat completions endpoint.
         started: The same.
         record: What has become of the call so far.
         cooldown: Seconds that the API asked to wait when it refused the attempt under way; 0: it
@@ -68,8 +69,8 @@ class Call:
     """
 
     __slots__ = (
-        "_explainer", "_facts", "_head", "_settings", "_throttle", "_tried_at", "_wait", "cooldown",
-        "record", "started",
+        "_explainer", "_facts", "_head", "_settings", "_throttle", "_tried_at", "_wait", "chat",
+        "cooldown", "record", "started",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +79,7 @@ class Call:
         self._settings = settings
         self._head = head
         self._throttle = throttle
+        self.chat = head.path.rstrip("/").endswith(_CHAT)
         self.started = now
         self._tried_at = now
         self._wait = 0.0
@@ -90,11 +92,6 @@ class Call:
     def settings(self) -> Settings:
         """The policies in effect for this call."""
         return self._settings
-
-    @property
-    def chat(self) -> bool:
-        """Whether the call went to a chat completions endpoint."""
-        return self._head.path.rstrip("/").endswith(_CHAT)
 
     @property
     def streaming(self) -> bool | None:
@@ -120,10 +117,12 @@ class Call:
 
     def explicit_body(self) -> bytes | None:
         """The body to send in place of the one given; `None`: that one."""
-        body, accept = self._head.body, self._head.headers.get("accept", "")
-        if not self._settings.stream.explicit or not self.chat or body is None:
+        body = self._head.body
+        if body is None or self._facts.stream is not None:
             return None
-        if self._facts.stream is not None or "application/json" not in accept:
+        if not self._settings.stream.explicit or not self.chat:
+            return None
+        if "application/json" not in self._head.headers.get("accept", ""):
             return None
         explicit = make_explicit(body)
         if explicit is not None:

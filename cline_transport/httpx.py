@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -66,16 +67,34 @@ class _Family:
         response = httpx.Response(200, headers={"content-encoding": encoding})
         return response._get_content_decoder()  # the one that the client would use
 
+    def headers_of(self, message: httpx.Request | httpx.Response) -> Mapping[str, str]:
+        try:
+            return {
+                name.lower().decode("ascii"): value.decode("ascii")
+                for name, value in message.headers.raw
+            }
+        except UnicodeDecodeError:
+            return message.headers
+
     def edit(
-        self, response: httpx.Response, status: int, headers: list[tuple[bytes, bytes]], stream: Any
+        self,
+        response: httpx.Response,
+        status: int,
+        headers: list[tuple[bytes, bytes]] | None,
+        stream: Any,
     ) -> httpx.Response:
         if response.is_closed:  # read already, as a mock's is: nobody would read it again
-            extensions = response.extensions
-            return httpx.Response(status, headers=headers, stream=stream, extensions=extensions)
+            return httpx.Response(
+                status,
+                headers=response.headers if headers is None else headers,
+                stream=stream,
+                extensions=response.extensions,
+            )
         if response.status_code != status:
             response.extensions.pop("reason_phrase", None)  # it is the other status's
-        response.status_code = status
-        response.headers = httpx.Headers(headers)
+            response.status_code = status
+        if headers is not None:
+            response.headers = httpx.Headers(headers)
         response.stream = stream
         return response
 

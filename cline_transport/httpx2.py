@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -66,20 +67,34 @@ class _Family:
         response = httpx2.Response(200, headers={"content-encoding": encoding})
         return response._get_content_decoder()  # the one that the client would use
 
+    def headers_of(self, message: httpx2.Request | httpx2.Response) -> Mapping[str, str]:
+        try:
+            return {
+                name.lower().decode("ascii"): value.decode("ascii")
+                for name, value in message.headers.raw
+            }
+        except UnicodeDecodeError:
+            return message.headers
+
     def edit(
         self,
         response: httpx2.Response,
         status: int,
-        headers: list[tuple[bytes, bytes]],
+        headers: list[tuple[bytes, bytes]] | None,
         stream: Any,
     ) -> httpx2.Response:
         if response.is_closed:  # read already, as a mock's is: nobody would read it again
-            extensions = response.extensions
-            return httpx2.Response(status, headers=headers, stream=stream, extensions=extensions)
+            return httpx2.Response(
+                status,
+                headers=response.headers if headers is None else headers,
+                stream=stream,
+                extensions=response.extensions,
+            )
         if response.status_code != status:
             response.extensions.pop("reason_phrase", None)  # it is the other status's
-        response.status_code = status
-        response.headers = httpx2.Headers(headers)
+            response.status_code = status
+        if headers is not None:
+            response.headers = httpx2.Headers(headers)
         response.stream = stream
         return response
 

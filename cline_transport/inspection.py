@@ -60,7 +60,7 @@ def read_request(body: bytes) -> RequestFacts:
     model: object = None
     stream: object = None
     if len(models) <= 1 and len(streams) <= 1:
-        model = load_json(models[0]) if models else None
+        model = _text(models[0]) if models else None
         stream = streams[0] == b"true" if streams else None
     else:
         # Nested objects use the same keys: only a parser tells which are the request's own.
@@ -70,6 +70,11 @@ def read_request(body: bytes) -> RequestFacts:
         clean(model)[:256] if isinstance(model, str) else None,
         stream if isinstance(stream, bool) else None,
     )
+
+
+def _text(literal: bytes) -> object:
+    """A JSON string; most need no parser."""
+    return load_json(literal) if b"\\" in literal else literal[1:-1].decode("utf-8", "replace")
 
 
 def make_explicit(body: bytes) -> bytes | None:
@@ -115,12 +120,14 @@ _MAX_COUNT: Final = 2**63
 """What a protobuf integer, and so an exporter, can hold."""
 
 
-def _read_usage(usage: Mapping[str, Any], record: CallRecord) -> None:
-    def count(value: object) -> int | None:
-        if not isinstance(value, int) or isinstance(value, bool):
-            return None
-        return value if abs(value) < _MAX_COUNT else None
+def _count(value: object) -> int | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if -_MAX_COUNT < value < _MAX_COUNT else None
 
+
+def _read_usage(usage: Mapping[str, Any], record: CallRecord) -> None:
+    count = _count
     noted = record.usage
     noted.input_tokens = count(usage.get("prompt_tokens"))
     noted.output_tokens = count(usage.get("completion_tokens"))
@@ -128,8 +135,11 @@ def _read_usage(usage: Mapping[str, Any], record: CallRecord) -> None:
     if details is not None:
         noted.cached_tokens = count(details.get("cached_tokens"))
     cost = usage.get("cost")
-    whole = count(cost)
-    noted.cost = cost if isinstance(cost, float) else None if whole is None else float(whole)
+    if isinstance(cost, float):
+        noted.cost = cost
+    else:
+        whole = count(cost)
+        noted.cost = None if whole is None else float(whole)
 
 
 class StreamFailure(NamedTuple):
@@ -140,15 +150,27 @@ class StreamFailure(NamedTuple):
     after_content: bool
 
 
-# What makes a run worth parsing. Each is one search; gateways write JSON with and without a space.
-_NEEDLES: Final = (
-    b"error",
-    b"[DONE]",
-    b'"finish_reason":"',
-    b'"finish_reason": "',
-    b'"usage":{',
-    b'"usage": {',
-)
+# An event of one line that has a text as its content: what stands before it, and after it.
+_CONTENT_EVENT: Final = re.compile(
+    rb'(data:[^\r\n]*?"content": ?")(?:[^"\\\r\n]|\\.)*("[^\r\n]*\n\n)'
+).fullmatch
+_WORD: Final = re.compile(rb'(?:[^"\\\r\n]|\\.)*').fullmatch
+_TRIES: Final = 8
+"""How often a stream's events are looked at to find what they have in common."""
+
+
+def _has_needle(run: bytes) -> bool:
+    """What makes a run worth parsing. Gateways write JSON with and without a space."""
+    return (
+        b"error" in run
+        or b'"finish_reason":"' in run
+        or b'"usage":{' in run
+        or b"[DONE]" in run
+        or b'"finish_reason": "' in run
+        or b'"usage": {' in run
+    )
+
+
 _CONTENT: Final = (
     "content",
     "reasoning",
@@ -178,8 +200,22 @@ class StreamReader:
     """
 
     __slots__ = (
-        "_chat", "_chunks", "_detect", "_endpoint", "_events", "_finished", "_on_error", "_opaque",
-        "_record", "_splitter", "committed", "done", "failure",
+        "_chat",
+        "_chunks",
+        "_detect",
+        "_endpoint",
+        "_events",
+        "_finished",
+        "_like",
+        "_on_error",
+        "_opaque",
+        "_record",
+        "_splitter",
+        "_steady",
+        "_tries",
+        "committed",
+        "done",
+        "failure",
     )  # fmt: skip
 
     def __init__(
@@ -201,14 +237,50 @@ class StreamReader:
         self._events = False  # events with data have come
         self._opaque = False  # an event passed unread
         self._finished = False  # a finish reason has come
+        self._like = (b"", 0, b"", 0)  # what most events begin and end with
+        self._tries = _TRIES
+        self._steady = False  # whole events have come so far, and content among them
         self.committed = False
         """Whether content has come."""
         self.done = False
         """Whether `[DONE]` has come."""
         self.failure: StreamFailure | None = None
 
+    def passes(self, chunk: bytes) -> bool:
+        """Whether a chunk passes as it is: after the first content, whole events, nothing to see.
+
+        It is asked of every chunk of a good stream. Most differ from the one before in a word only:
+        that is seen by comparing what stands before it and after it.
+        """
+        before, start, after, end = self._like
+        if (
+            start
+            and chunk.startswith(before)
+            and chunk.endswith(after)
+            and _WORD(chunk, start, len(chunk) - end)
+        ):
+            return self._steady
+        return self._steady and chunk[-2:] == b"\n\n" and not self._note_needle(chunk)
+
+    def _note_needle(self, chunk: bytes) -> bool:
+        """Whether there is something to see in a chunk; if not, what others like it look like."""
+        if _has_needle(chunk):
+            return True
+        if self._tries:
+            self._tries -= 1
+            found = _CONTENT_EVENT(chunk)
+            before, after = found.groups() if found else (b"", b"")
+            self._like = (before, len(before), after, len(after))
+        return False
+
     def feed(self, chunk: bytes) -> bytes:
         """Take a chunk as it came; return what may be delivered: whole events, at once."""
+        out = self._feed(chunk)
+        self._steady = not self._eager and self._splitter.idle and self.failure is None
+        # `observe` holds nothing back, not even an event's first half.
+        return chunk if self._on_error == "observe" else out
+
+    def _feed(self, chunk: bytes) -> bytes:
         out = b""
         for data, opaque in self._splitter.feed(chunk):
             if opaque:
@@ -222,8 +294,7 @@ class StreamReader:
                 if self._stopped:
                     return bytes(seen)
             out = bytes(seen)
-        # `observe` holds nothing back, not even an event's first half.
-        return chunk if self._on_error == "observe" else out
+        return out
 
     def finish(self) -> bytes:
         """The end of the stream: what is left of it, and what has to be said of it."""
@@ -263,9 +334,12 @@ class StreamReader:
         return self._on_error == "raise" and self.failure is not None
 
     def _interesting(self, run: bytes) -> bool:
-        if not self.committed or (self._endpoint and not self._chunks):
-            return True  # whether an event has content, or is a chunk at all, is what matters now
-        return any(needle in run for needle in _NEEDLES)
+        return self._eager or _has_needle(run)
+
+    @property
+    def _eager(self) -> bool:
+        """Whether each event is looked at: for content, or to see whether it is a chunk at all."""
+        return not self.committed or (self._endpoint and not self._chunks)
 
     def _inspect(self, raw: bytes) -> bytes:
         """Look at one event; return what is delivered in its place."""

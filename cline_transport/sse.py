@@ -50,6 +50,11 @@ class EventSplitter:
         self._last = 0  # the last byte fed: a boundary, or a CRLF, may lie across two chunks
         self._opaque = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether the last chunk ended with an event, so that the next begins with one."""
+        return self._last == _LF and not self._held and not self._opaque
+
     def feed(self, chunk: bytes) -> list[Run]:
         """Take a chunk; return the runs that it completes (often one: the chunk itself)."""
         if not chunk:

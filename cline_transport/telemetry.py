@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 import logging
 import traceback
-from collections.abc import Callable, Generator, MutableMapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from opentelemetry import context, metrics, propagate, trace
@@ -30,6 +30,7 @@ from cline_transport._attributes import (
     log_fields,
     outcome,
 )
+from cline_transport._current import Current
 from cline_transport._enclosing import recorded_around
 from cline_transport._events import Events, opted_in
 from cline_transport._limiter import Turn
@@ -49,6 +50,7 @@ logger: Final = logging.getLogger("cline_transport")
 _P = ParamSpec("_P")
 _API: Final = ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
 _MAX_STACK: Final = 16 * 1024
+_NOT_TRACED: Final = nullcontext()
 
 
 class Ending(NamedTuple):
@@ -146,12 +148,16 @@ class Telemetry:
         Without it (`enabled=False`, suppressed, or no SDK) the log lines stay.
         """
         call = CallTelemetry(head, model)
-        if not settings.enabled or not is_instrumentation_enabled():
+        if not settings.enabled:
+            return call
+        tracing = _records(self._tracers or trace.get_tracer_provider())
+        metered = _records(self._meters or metrics.get_meter_provider())
+        # Without either there are events of failures only, which ask for themselves.
+        if (tracing or metered) and not is_instrumentation_enabled():
             return call
         call.reports, call.attempt_spans = self, settings.attempt_spans
         call.chat = chat and settings.genai
-        call.metered = _records(self._meters or metrics.get_meter_provider())
-        tracing = _records(self._tracers or trace.get_tracer_provider())
+        call.metered = metered
         if tracing or call.metered:
             try:
                 self._start(call, stream=stream, tracing=tracing)
@@ -181,7 +187,8 @@ class Telemetry:
     @property
     def wants_events(self) -> bool:
         """Whether failures are to be told as log events."""
-        return opted_in() and _records(self._logs or get_logger_provider())
+        wanted = opted_in() and _records(self._logs or get_logger_provider())
+        return wanted and is_instrumentation_enabled()
 
 
 class CallTelemetry:
@@ -249,17 +256,9 @@ class CallTelemetry:
         if self.traced and trace.get_current_span() is self.span:
             self.inject(headers)
 
-    @contextmanager
-    def current(self) -> Generator[None, None, None]:
+    def current(self) -> AbstractContextManager[None]:
         """Make the call's span the parent of what is started, or logged, within."""
-        if not self.traced:
-            yield
-            return
-        token = context.attach(trace.set_span_in_context(self.span))
-        try:
-            yield
-        finally:
-            context.detach(token)
+        return Current(self.span) if self.traced else _NOT_TRACED
 
     @_harmless
     def on_attempt(self, attempt: Attempt) -> None:
@@ -269,16 +268,18 @@ class CallTelemetry:
         span = trace.get_current_span()
         if span is self.span or not span.is_recording():
             return
+        told: Attributes = {}
         if attempt.number > 1:
-            span.set_attribute(names.RESEND_COUNT, attempt.number - 1)
+            told[names.RESEND_COUNT] = attempt.number - 1
         if attempt.request_id is not None:
-            span.set_attribute(names.RESPONSE_HEADER_REQUEST_ID, [attempt.request_id])
-            span.set_attribute(names.REQUEST_ID, attempt.request_id)
+            told[names.RESPONSE_HEADER_REQUEST_ID] = (attempt.request_id,)
+            told[names.REQUEST_ID] = attempt.request_id
         if attempt.error is not None:
-            span.set_attribute(names.ERROR_TYPE, error_type(attempt.error))
-            span.set_attribute(names.ERROR_CODE, str(attempt.error.code))
+            told[names.ERROR_TYPE] = error_type(attempt.error)
+            told[names.ERROR_CODE] = str(attempt.error.code)
             if attempt.status_code is not None and attempt.status_code < 400:
                 span.set_status(Status(StatusCode.ERROR))
+        span.set_attributes(told)
 
     @_harmless
     def on_wait(self, record: CallRecord, error: ErrorInfo, wait: float) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from html import unescape
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 __all__ = [
     "CONNECTION_CODES",
@@ -186,12 +186,18 @@ def dump_json(payload: object) -> bytes:
 
 def as_mapping(value: object) -> Mapping[str, Any] | None:
     """A JSON object, or `None` for anything else."""
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        found: Mapping[str, Any] = value  # pyright: ignore[reportUnknownVariableType] -- it is JSON
+        return found
+    return None
 
 
 def as_list(value: object) -> list[object]:
     """A JSON array, or an empty list for anything else."""
-    return cast("list[object]", value) if isinstance(value, list) else []
+    if isinstance(value, list):
+        found: list[object] = value  # pyright: ignore[reportUnknownVariableType] -- it is JSON
+        return found
+    return []
 
 
 def as_text(value: object) -> str | None:
@@ -223,6 +229,8 @@ def read_error_object(error: Mapping[str, Any]) -> WireError:
 
 def _details(error: object) -> Mapping[str, Any] | None:
     """An `error` object with something in it; some servers send an empty one with good answers."""
+    if error is None:
+        return None
     details = as_mapping(error)
     return details if details and any(details.values()) else None
 
