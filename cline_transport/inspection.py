@@ -154,7 +154,7 @@ class StreamFailure(NamedTuple):
 _CONTENT_EVENT: Final = re.compile(
     rb'(data:[^\r\n]*?"content": ?")(?:[^"\\\r\n]|\\.)*("[^\r\n]*\n\n)'
 ).fullmatch
-_WORD: Final = re.compile(rb'(?:[^"\\\r\n]|\\.)*').fullmatch
+_BACKSLASH: Final = 0x5C
 _TRIES: Final = 8
 """How often a stream's events are looked at to find what they have in common."""
 
@@ -253,13 +253,16 @@ class StreamReader:
         that is seen by comparing what stands before it and after it.
         """
         before, start, after, end = self._like
-        if (
-            start
-            and chunk.startswith(before)
-            and chunk.endswith(after)
-            and _WORD(chunk, start, len(chunk) - end)
-        ):
-            return self._steady
+        if start and chunk.startswith(before) and chunk.endswith(after):
+            stop = len(chunk) - end
+            # A word in a JSON string: without a quote, or what could make one of the closing one.
+            if (
+                start < stop
+                and chunk.find(b'"', start, stop) < 0
+                and chunk.find(b"\n", start, stop) < 0
+                and chunk[stop - 1] != _BACKSLASH
+            ):
+                return self._steady
         return self._steady and chunk[-2:] == b"\n\n" and not self._note_needle(chunk)
 
     def _note_needle(self, chunk: bytes) -> bool:
