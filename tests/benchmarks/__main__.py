@@ -56,7 +56,12 @@ def run(kind: str, api: Simulator, what: str, *, counted: Path | None = None) ->
     work += [kind, api.base_url, api.api_key, what, str(COUNTS[what] * (1 if counted else 5))]
     if counted is not None:
         tool = [str(shutil.which("valgrind")), "--tool=callgrind", "--dump-after=functools_reduce"]
-        work = [*tool, "--toggle-collect=functools_reduce", f"--callgrind-out-file={counted}", *work]
+        work = [
+            *tool,
+            "--toggle-collect=functools_reduce",
+            f"--callgrind-out-file={counted}",
+            *work,
+        ]
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("COVERAGE_", "OTEL_"))}
     done = subprocess.run(  # noqa: S603 -- our own interpreter, our own script
         work, cwd=ROOT, env=kept | {"PYTHONHASHSEED": "0"}, capture_output=True, text=True,

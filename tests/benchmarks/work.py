@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Final
 
 import httpx
@@ -17,7 +19,10 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-__all__ = ["KINDS", "main"]
+from cline_transport.httpx import ClineTransport
+from cline_transport.openai import http_client
+
+__all__ = ["HTTPX", "KINDS", "SDK", "main"]
 
 CHAT: Final = {"model": "cline/ok", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -36,6 +41,11 @@ def provider() -> TracerProvider:
     return made
 
 
+def named(module: str, name: str) -> Any:
+    """What only some environments have, and what instruments when it is loaded."""
+    return getattr(import_module(module), name)
+
+
 # --- transports for httpx ---
 
 
@@ -44,27 +54,21 @@ def bare() -> Any:
 
 
 def ours() -> Any:
-    from cline_transport.httpx import ClineTransport
-
     return ClineTransport(tracer_provider=provider())
 
 
 def ours_without_sdk() -> Any:
-    from cline_transport.httpx import ClineTransport
-
     return ClineTransport()
 
 
 def otel(inner: Any = None) -> Any:
-    from opentelemetry.instrumentation.httpx import SyncOpenTelemetryTransport
-
-    return SyncOpenTelemetryTransport(inner or bare(), tracer_provider=provider())
+    make = named("opentelemetry.instrumentation.httpx", "SyncOpenTelemetryTransport")
+    return make(inner or bare(), tracer_provider=provider())
 
 
 def httpx_retries() -> Any:
-    from httpx_retries import Retry, RetryTransport
-
-    return RetryTransport(transport=bare(), retry=Retry(total=3, backoff_factor=1))
+    retry = named("httpx_retries", "Retry")(total=3, backoff_factor=1)
+    return named("httpx_retries", "RetryTransport")(transport=bare(), retry=retry)
 
 
 def httpx_retries_with_otel() -> Any:
@@ -72,25 +76,17 @@ def httpx_retries_with_otel() -> Any:
 
 
 def pydantic_ai() -> Any:
-    """Its transport for httpx: retries by tenacity, on the same statuses."""
-    import warnings
-
-    from tenacity import retry_if_exception_type, stop_after_attempt, wait_exponential
-
+    """Its transport for httpx: retries by tenacity, on error statuses."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pydantic_ai.retries import RetryConfig, TenacityTransport
-
-        return TenacityTransport(
-            RetryConfig(
-                retry=retry_if_exception_type(httpx.HTTPStatusError),
-                wait=wait_exponential(),
-                stop=stop_after_attempt(4),
-                reraise=True,
-            ),
-            bare(),
-            validate_response=lambda response: response.raise_for_status(),
+        warnings.simplefilter("ignore")  # it prefers httpx2
+        config = named("pydantic_ai.retries", "RetryConfig")(
+            retry=named("tenacity", "retry_if_exception_type")(httpx.HTTPStatusError),
+            wait=named("tenacity", "wait_exponential")(),
+            stop=named("tenacity", "stop_after_attempt")(4),
+            reraise=True,
         )
+        make = named("pydantic_ai.retries", "TenacityTransport")
+        return make(config, bare(), validate_response=httpx.Response.raise_for_status)
 
 
 # --- the SDK ---
@@ -101,30 +97,24 @@ def sdk(url: str, key: str, **options: Any) -> openai.OpenAI:
 
 
 def sdk_ours(url: str, key: str) -> openai.OpenAI:
-    from cline_transport.openai import http_client
-
     return sdk(url, key, http_client=http_client(tracer_provider=provider()))
 
 
 def sdk_otel(url: str, key: str) -> openai.OpenAI:
-    import opentelemetry.instrumentation.httpx as instrumentation
-
-    instrumentation.HTTPX2ClientInstrumentor().instrument(tracer_provider=provider())
+    instrumentor = named("opentelemetry.instrumentation.httpx", "HTTPX2ClientInstrumentor")
+    instrumentor().instrument(tracer_provider=provider())
     return sdk(url, key)
 
 
 def sdk_genai(url: str, key: str) -> openai.OpenAI:
-    from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
-
     trace.set_tracer_provider(provider())
-    OpenAIInstrumentor().instrument()
+    named("opentelemetry.instrumentation.genai.openai", "OpenAIInstrumentor")().instrument()
     return sdk(url, key)
 
 
 def sdk_openinference(url: str, key: str) -> openai.OpenAI:
-    from openinference.instrumentation.openai import OpenAIInstrumentor
-
-    OpenAIInstrumentor().instrument(tracer_provider=provider())
+    instrumentor = named("openinference.instrumentation.openai", "OpenAIInstrumentor")
+    instrumentor().instrument(tracer_provider=provider())
     return sdk(url, key)
 
 
@@ -194,4 +184,4 @@ def main(kind: str, url: str, key: str, what: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], int(sys.argv[5]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
