@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, Generic, TypeVar
 
 from cline_transport._current import HttpSuppressed
@@ -268,8 +268,9 @@ class SyncBody:
             stream.unread if isinstance(stream, _Resumed) else iter(stream)
         )
         self._closed = False
-        # It must not refer to the body: what is dropped is to be gone at once.
-        self._chunks = _inspected(self._iterator, exchange, weakref.ref(self))
+        # It must not refer to the body: what is dropped is to be gone at once. And it must not be
+        # closed by whoever leaves an iteration: a `yield from` would close a generator.
+        self._chunks = chain(_inspected(self._iterator, exchange, weakref.ref(self)))
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
