@@ -1,7 +1,7 @@
 """What a call costs with each client, as ratios to its bare library: `python -m tests.benchmarks`.
 
 Instructions of the client's process (callgrind), which are the same on a busy machine, and beside
-them its CPU time, in pairs of runs. With `--write` the table goes into docs/performance.md.
+them its CPU time, in pairs of runs. It needs the dependency group `benchmark`, and valgrind.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from cline_transport.simulator import Reply, Simulator
 from tests.benchmarks.work import HTTPX, KINDS, SDK
 
 ROOT: Final = Path(__file__).parents[2]
-PAGE: Final = ROOT / "docs" / "performance.md"
 EVENTS: Final = 300
 WORDS: Final = [f"word{number} " for number in range(EVENTS)]
 COUNTS: Final = {"json": 20, "stream": 4}
@@ -107,9 +106,8 @@ def table(costs: dict[tuple[str, str], Cost]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure all, print the table, and write it where it is wanted."""
+    """Measure all, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write docs/performance.md")
     parser.add_argument("--pairs", type=int, default=0, help="runs for the CPU time (default none)")
     parser.add_argument("--only", default="", help="kinds whose name contains this, and the bare")
     options = parser.parse_args()
@@ -123,14 +121,10 @@ def main() -> None:
                 base = bases[kind in SDK]
                 told = ratio(cost, costs[base, what])
                 print(f"{kind:42} {what:7} {cost.instructions:>12,} {told}", flush=True)  # noqa: T201
-    if options.write:
-        versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-        machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
-        told = f"Python {platform.python_version()}, {versions}; {machine}."
-        text = PAGE.read_text("utf-8")
-        made = "\n".join(["<!-- figures -->", *table(costs), "", told, "<!-- /figures -->"])
-        pattern = re.compile("<!-- figures -->.*<!-- /figures -->", re.DOTALL)
-        PAGE.write_text(pattern.sub(lambda _: made, text), "utf-8")
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    print(f"Python {platform.python_version()}, {versions}")  # noqa: T201
+    if not options.only:
+        print("\n".join(table(costs)))  # noqa: T201
 
 
 if __name__ == "__main__":
