@@ -345,6 +345,10 @@ def _searched(splitter: Any, chunk: bytes, last: int) -> list[Run]:
     return []
 
 
+def _never_truncated(_: StreamReader) -> bool:
+    return False
+
+
 @pytest.mark.parametrize("slow", [_again, _searched])
 def test_work_that_grows_with_the_square_would_be_seen(
     slow: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch
@@ -357,7 +361,7 @@ def test_work_that_grows_with_the_square_would_be_seen(
     monkeypatch.setattr(slow, "__code__", code)
     monkeypatch.setattr(EventSplitter, "_feed", slowly)
     # No event comes out of it; that is not to be one more attempt.
-    monkeypatch.setattr(StreamReader, "_truncated", lambda _: False)
+    monkeypatch.setattr(StreamReader, "_truncated", _never_truncated)
     with pytest.raises(AssertionError):
         assert_linear(bench, bytewise, 4 * KIB)
 
