@@ -255,6 +255,14 @@ class _Resumed:
         self._stream.close()
 
 
+_unclosed: Final[dict[int, Iterator[bytes]]] = {}
+"""What the bodies that are not closed read from, out of the collector's reach.
+
+A generator that was begun ends where it is collected, whatever our `__del__` says: it would close its
+connection anywhere, also where this thread holds the lock of the pool.
+"""
+
+
 class SyncBody:
     """The body of a delivered response: inspected as it passes, its end reported once.
 
@@ -268,6 +276,7 @@ class SyncBody:
             stream.unread if isinstance(stream, _Resumed) else iter(stream)
         )
         self._closed = False
+        _unclosed[id(self._iterator)] = self._iterator
         # It must not refer to the body: what is dropped is to be gone at once. And it must not be
         # closed by whoever leaves an iteration: a `yield from` would close a generator.
         self._chunks = chain(_inspected(self._iterator, exchange, weakref.ref(self)))
@@ -286,6 +295,7 @@ class SyncBody:
                 _drain(self._iterator, self._exchange.network_stream)
             self._stream.close()
         finally:
+            _unclosed.pop(id(self._iterator), None)
             self._exchange.on_close()
 
     def __del__(self) -> None:

@@ -272,8 +272,9 @@ def test_a_stream_need_not_be_a_generator(async_rig: Rig) -> None:
     assert client.post("http://127.0.0.1/").body == b"ab"
 
 
-def test_a_response_that_is_dropped_unread_is_ended_by_the_next_call(
-    sync_rig: Rig, api: Simulator, url: str
+@pytest.mark.parametrize("chunks", [0, 1])
+def test_a_response_that_is_dropped_is_ended_by_the_next_call(
+    chunks: int, sync_rig: Rig, api: Simulator, url: str
 ) -> None:
     inner = sync_rig.inner()
     client = sync_rig.client(sync_rig.transport(inner, traced=True))
@@ -281,9 +282,12 @@ def test_a_response_that_is_dropped_unread_is_ended_by_the_next_call(
     api.enqueue(Reply.stream("a b c", gate=gate), Reply.completion("x"))
     response = client.open("POST", url, json=CHAT)
     response.itself = response
+    for _ in range(chunks):
+        assert next(iter(response.stream))
     del response
     gc.collect()  # it may run anywhere, also where a lock is held: nothing is done in it
     assert sync_rig.finished()[0] == []
+    assert len(pool(sync_rig, inner)) == 1
     client.post(url, json=CHAT)
     assert len(sync_rig.finished()[0]) == 2
     assert [c for c in inner._pool.connections if not c.is_idle()] == []
