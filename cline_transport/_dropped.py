@@ -7,12 +7,17 @@ of a metric reader, of a connection pool. So `__del__` only takes note.
 from __future__ import annotations
 
 import atexit
+import gc
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["drop", "settle"]
+__all__ = ["drop", "seek", "settle"]
+
+_SELDOM: Final = 10.0
+"""Seconds between two searches: one costs as much as the program is big."""
 
 _dropped: Final[deque[Callable[[], object]]] = deque()
 
@@ -27,6 +32,22 @@ def settle() -> None:
     while _dropped:
         with suppress(Exception):
             _dropped.popleft()()
+
+
+class _Search:
+    due = 0.0
+
+
+def seek() -> None:
+    """Look for what was dropped, now and then: for whoever waits for what a body holds.
+
+    A response of httpx is in a cycle, and a program that waits makes no work for the collector.
+    """
+    now = time.monotonic()
+    if now >= _Search.due:
+        _Search.due = now + _SELDOM
+        gc.collect()
+    settle()
 
 
 atexit.register(settle)

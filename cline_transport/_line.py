@@ -13,7 +13,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Final, Literal
 
-from cline_transport._dropped import settle
+from cline_transport._dropped import seek, settle
 from cline_transport._protocols import Clock
 from cline_transport.limits import PATIENCE, Answer, LimitState, Reason, Report, Rules
 
@@ -156,7 +156,10 @@ class Line:
 
     def proceed(self, waiter: Waiter) -> None:
         """A call's pause is over, or it was woken: if it is time, ask again."""
-        settle()
+        if self._reason == "concurrency" and not waiter.granted:
+            seek()
+        else:
+            settle()
         with self._lock:
             if waiter.granted:
                 return

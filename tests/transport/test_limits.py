@@ -6,9 +6,11 @@ import asyncio
 import gc
 import json
 import logging
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -16,10 +18,10 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-from cline_transport import RetryPolicy, Settings, error_info
+from cline_transport import RetryPolicy, Settings, _dropped, error_info
 from cline_transport._dropped import settle
 from cline_transport._limiter import LINES
-from cline_transport._line import Line
+from cline_transport._line import Line, Waiter
 from cline_transport._sync import _pause
 from cline_transport._wake import Wake
 from cline_transport.httpx import AsyncClineTransport, ClineTransport
@@ -346,6 +348,33 @@ def test_who_waits_looks_for_bodies_that_were_dropped(rig: Rig, api: Simulator, 
     client.raw._transport._loop.pause = drop_it if rig.is_sync else drop_it_async
     assert client.request("POST", url, json=CHAT).status == 200
     assert rig.time.held == [1.0]
+
+
+@unread
+def test_who_waits_collects_what_was_dropped_in_a_cycle(
+    rig: Rig, api: Simulator, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_dropped._Search, "due", 0.0)
+    client = limited(rig, max_concurrency=1)
+    held = Reply.stream("a b", gate=Gate(2))
+    api.enqueue(held, Reply.completion("good"), replace(held, gate=Gate(2)))
+    gc.disable()  # as good as a program that only waits
+    try:
+        response = client.open("POST", url, json=CHAT)
+        response.itself = response
+        del response
+        assert client.request("POST", url, json=CHAT).status == 200
+        assert rig.time.held == [1.0]
+        collected = gc.get_stats()[2]["collections"]
+        kept = client.open("POST", url, json=CHAT)
+        line().join(late := Waiter(rig.time.now, math.inf))
+        assert line().pause(late) == 1.0
+        line().proceed(late)
+        assert gc.get_stats()[2]["collections"] == collected, "not each time"
+        line().finish(late, "neither", 0.0)
+        client.close(kept)
+    finally:
+        gc.enable()
 
 
 @unread
