@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 
+from .figures import write
 from .run import run
 
 
@@ -14,13 +15,16 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=math.inf, help="end after so long")
+    parser.add_argument("--write", action="store_true", help="into docs/reliability.md")
     asked = parser.parse_args()
 
     def say(line: str) -> None:
         print(line, flush=True)  # noqa: T201
 
     figures = run(asked.calls, asked.seed, seconds=asked.seconds, say=say)
-    print(f"\n{figures.table()}")  # noqa: T201
+    say(f"\n{figures.table()}")
+    if asked.write:
+        write(figures)
     return 1 if figures.failed else 0
 
 

@@ -19,7 +19,7 @@ from cline_transport import CallRecord, LimitSettings, RetryPolicy, Settings, St
 from cline_transport._protocols import Clock
 from cline_transport._wake import Wake
 
-from .faults import Call
+from .faults import MODEL, Call
 
 __all__ = ["WIRES", "Clients", "Colour", "End", "Outcome", "Waits", "call_async", "call_sync"]
 
@@ -43,7 +43,7 @@ SETTINGS: Final = (
         stream=StreamSettings(on_error="raise", retry="buffered"),
     ),
 )
-PATIENCE: Final = 30.0
+PATIENCE: Final = 15.0
 """Seconds; only what is broken takes so long."""
 IMPATIENCE: Final = 0.05
 _PAUSE: Final = 0.005
@@ -62,6 +62,8 @@ class End(NamedTuple):
     """What is wrong with that."""
     how: str = ""
     """The exception that it failed with."""
+    cut: bool = False
+    """Whether it broke off where HTTP could not tell, and was delivered so."""
 
 
 class Waits:
@@ -189,7 +191,7 @@ def call_sync(clients: Clients, call: Call) -> End:
     except KeyboardInterrupt:
         return End("cancelled")
     except Exception as exc:  # noqa: BLE001 -- which one is what is asked
-        return _failed(exc)
+        return _failed(call, exc)
     finally:
         _waiting.reset(token)
 
@@ -205,7 +207,7 @@ async def call_async(clients: Clients, call: Call) -> End:
             try:
                 return await _call_async(client, call, scope)
             except Exception as exc:  # noqa: BLE001 -- which one is what is asked
-                return _failed(exc)
+                return _failed(call, exc)
             finally:
                 _waiting.reset(token)
         return End("cancelled")
@@ -249,7 +251,7 @@ def _interrupt() -> None:
 
 
 def _request(client: Any, call: Call) -> Any:
-    payload: dict[str, Any] = {"model": "cline/ok", "messages": []}
+    payload: dict[str, Any] = {"model": MODEL, "messages": []}
     if call.mode != "other":
         payload["stream"] = call.mode == "stream"
     return client.build_request(
@@ -270,9 +272,11 @@ def _twice(call: Call, response: Any) -> bool:
     return call.behaviour == "twice" and streams and "content-encoding" not in headers
 
 
-def _failed(exc: Exception) -> End:
+def _failed(call: Call, exc: Exception) -> End:
     """The libraries' own exceptions are how a call may end, and nothing else is."""
-    if not isinstance(exc, WIRES) or type(exc).__name__ == "PoolTimeout":
+    kind = type(exc).__name__
+    late = kind.endswith("Timeout") and not (kind == "ReadTimeout" and call.impatient)
+    if late or not isinstance(exc, WIRES):
         return End("failed", f"unexpected exception: {exc!r}")
     return End("failed", how=repr(exc))
 
@@ -288,9 +292,9 @@ def _judged(call: Call, response: Any, body: bytes, again: bytes) -> End:
         return End("failed", "read to its end, and neither completed nor failed")
     if response.status_code >= 400:
         return End("failed", f"status {response.status_code} without an error in the record")
-    sent = call.sent.get(response.headers.get("x-request-id", ""))
+    sent = call.sent(response.headers.get("x-request-id", ""))
     if sent is None:
         return End("delivered", "an answer that was not sent")
     if not sent.is_whole(body):
         return End("delivered", f"not what was sent: {body!r} instead of {sent.content!r}"[:2000])
-    return End("delivered")
+    return End("delivered", cut=not sent.garbage and body != sent.content)

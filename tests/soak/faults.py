@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
-from cline_transport.simulator import ReceivedRequest, Reply
+from cline_transport.simulator import Reply
 from cline_transport.simulator._answer import Answer
 
-__all__ = ["Behaviour", "Call", "Mode", "Sent", "plan"]
+__all__ = ["MODEL", "Behaviour", "Call", "Mode", "Sent", "plan"]
+
+MODEL: Final = "cline/ok"
 
 Mode = Literal["stream", "json", "other"]
 """What is asked for; `other` is no chat."""
@@ -54,7 +56,8 @@ class Sent:
             return False
         if not self.encoded and len(body) != self.cut:
             return False
-        # It was cut, and ended cleanly as far as HTTP can tell.
+        # It was cut, and ended cleanly as far as HTTP can tell: of JSON nothing more is asked (what
+        # is in it is its reader's affair), a stream has to say that it is at its end.
         ended = b"[DONE]" in body or re.search(rb'"finish_reason":"(stop|length)"', body)
         return self.mode != "stream" or bool(ended)
 
@@ -76,26 +79,30 @@ class Call:
     impatient: bool
     """Whether a reply stalls, and the read timeout is short."""
     began: float = field(default_factory=time.monotonic)
-    attempts: int = 0
-    sent: dict[str, Sent] = field(default_factory=dict[str, Sent])
-    """By `x-request-id`."""
 
-    def answer(self, request: ReceivedRequest) -> Reply:
-        """The reply to the next attempt, its bytes made here: so it is known what they are."""
-        reply = self.replies[min(self.attempts, len(self.replies) - 1)]
-        self.attempts += 1
-        request_id = f"req_{self.number}_{self.attempts}"
-        reply = _made_out(reply, request)
+    def reply(self, attempt: int) -> Reply:
+        """The reply to an attempt, the first being 1: the same bytes whoever asks, and whenever."""
+        chosen = self.replies[min(attempt, len(self.replies)) - 1]
+        made = _made_out(chosen, self.mode, f"gen-{self.number}-{attempt}")
+        if made.status is None:
+            return made
+        return replace(made, request_id=f"req_{self.number}_{attempt}")
+
+    def sent(self, request_id: str) -> Sent | None:
+        """What went out under an `x-request-id`, if it is one of this call."""
+        head, _, attempt = request_id.rpartition("_")
+        if head != f"req_{self.number}":
+            return None
+        reply = self.reply(int(attempt))
         body = reply.body
         content = body if isinstance(body, bytes) else b"".join(cast("tuple[bytes, ...]", body))
-        self.sent[request_id] = Sent(
+        return Sent(
             mode=self.mode,
             content=content,
             cut=reply.cut_at,
             encoded=reply.encoding is not None,
             garbage=any(name == "content-encoding" for name, _ in reply.headers),
         )
-        return reply if reply.status is None else replace(reply, request_id=request_id)
 
 
 def plan(seed: int, number: int) -> Call:
@@ -124,14 +131,15 @@ def plan(seed: int, number: int) -> Call:
     )
 
 
-def _text(rng: random.Random) -> str:
-    count = 500 if rng.random() < 0.005 else rng.randrange(1, 12)
+def _text(rng: random.Random, *, brief: bool = False) -> str:
+    count = 500 if rng.random() < 0.005 and not brief else rng.randrange(1, 12)
     return " ".join(rng.choices(_WORDS, k=count))
 
 
 def _answer(rng: random.Random, mode: Mode, **options: Any) -> Reply:
     """A good answer, or one that `options` spoil."""
-    text = _text(rng)
+    # In small pieces a long one takes longer than anything else.
+    text = _text(rng, brief="drip" in options)
     if mode == "other":
         pieces = [word.encode() for word in text.split()]
         body = b" ".join(pieces) if rng.random() < 0.5 else pieces
@@ -256,15 +264,18 @@ _KINDS: Final[dict[str, tuple[int, Callable[[random.Random, Mode], Reply]]]] = {
 }
 
 
-def _made_out(reply: Reply, request: ReceivedRequest) -> Reply:
-    """The reply with the bytes of its answer."""
+def _made_out(reply: Reply, mode: Mode, response_id: str) -> Reply:
+    """The reply with the bytes of its answer, without what differs from one time to the next."""
     answer = reply.body
     if not isinstance(answer, Answer):
         return reply
-    asked = cast("dict[str, Any]", request.json())
-    model = str(asked["model"])
-    if answer.mode == "json" or asked.get("stream") is False:
+    answer = replace(answer, response_id=response_id)
+    if answer.mode == "json" or mode == "json":
         headers = (*reply.headers, ("content-type", "application/json"))
-        return replace(reply, headers=headers, body=answer.document(model))
+        return replace(reply, headers=headers, body=_dated(answer.document(MODEL)))
     headers = (*reply.headers, ("content-type", "text/event-stream"))
-    return replace(reply, headers=headers, body=answer.stream(model))
+    return replace(reply, headers=headers, body=tuple(map(_dated, answer.stream(MODEL))))
+
+
+def _dated(event: bytes) -> bytes:
+    return re.sub(rb'"created":\d+', b'"created":1700000000', event)

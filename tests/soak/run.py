@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import itertools
 import logging
 import math
 import os
-import statistics
 import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 import trio
@@ -31,24 +28,21 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 
 from cline_transport._dropped import settle
 from cline_transport._limiter import LINES
-from cline_transport.simulator import ApiLimits, ReceivedRequest, Reply, Simulator
 
+from .api import Api
 from .clients import WIRES, Clients, Colour, End, Waits, call_async, call_sync
 from .faults import Call, plan
+from .figures import GROWTH, Figures
 
 __all__ = ["Figures", "run"]
 
 THREADS: Final = 12
 TASKS: Final = 16
 """In each of the two event loops."""
-CONCURRENT: Final = 10
-"""What the API allows each key."""
-
-FEW, MANY = 10, 200
-"""Samples of the memory."""
-ENOUGH: Final = 5000
-"""Calls below which memory says nothing: most of them are its warming up."""
-GROWTH: Final = 0.02
+SAMPLES: Final = 100
+OFTEN: Final = 10.0
+"""Seconds between two samples, at most."""
+REST: Final = 0.01
 LONGEST: Final = 20.0
 """Seconds; nothing that the server does takes so long, and waits take no time."""
 
@@ -86,69 +80,6 @@ class Debug(logging.Handler):
             self.lines.append(f"{record.getMessage()}\n{said}")
 
 
-@dataclass
-class Figures:
-    """What a run found."""
-
-    calls: int
-    seed: int
-    seconds: float = 0.0
-    ends: Counter[tuple[Colour, str]] = field(default_factory=Counter[tuple[Colour, str]])
-    kinds: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    wrong: list[str] = field(default_factory=list[str])
-    requests: int = 0
-    spans: tuple[int, int] = (0, 0)
-    memory: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    """Calls done, and bytes resident then."""
-    failed: list[str] = field(default_factory=list[str])
-    """The invariants that do not hold."""
-
-    def check(self, holds: bool, message: str) -> None:  # noqa: FBT001 -- as `assert` has it
-        if not holds:
-            self.failed.append(message)
-
-    @property
-    def growth(self) -> float | None:
-        """Of the memory, from the second tenth of the calls to the last; `None`: too few."""
-        second, last = (
-            [size for done, size in self.memory if low < done / self.calls <= high]
-            for low, high in ((0.1, 0.2), (0.9, 1.0))
-        )
-        if self.calls < ENOUGH or not second or not last:
-            return None
-        return statistics.median(last) / statistics.median(second) - 1
-
-    def table(self) -> str:
-        """The closing summary."""
-        colours: tuple[Colour, ...] = ("sync", "asyncio", "trio")
-        outcomes = ("delivered", "failed", "cancelled")
-        lines = [f"{'':22}" + "".join(f"{name:>11}" for name in (*outcomes, "all"))]
-        rows: list[tuple[str, list[int]]] = [
-            (colour, [self.ends[colour, outcome] for outcome in outcomes]) for colour in colours
-        ]
-        rows += [
-            (kind, [self.kinds[kind, outcome] for outcome in outcomes])
-            for kind in sorted({kind for kind, _ in self.kinds})
-        ]
-        for name, counts in rows:
-            numbers = "".join(f"{count:>11,}" for count in (*counts, sum(counts)))
-            lines.append(f"{name:22}{numbers}")
-        growth = self.growth
-        told = "not judged: too few calls" if growth is None else f"{growth:+.2%}"
-        lines += [
-            "",
-            f"{self.calls:,} calls (seed {self.seed}), {self.requests:,} requests in "
-            f"{self.seconds:.0f} s: {self.calls / self.seconds:.0f} calls a second",
-            f"spans started {self.spans[0]:,}, ended {self.spans[1]:,}",
-            f"memory, last tenth against second: {told}"
-            + (f" ({self.memory[-1][1] / 2**20:.1f} MiB)" if self.memory else ""),
-            *(f"FAILED: {message}" for message in self.failed),
-        ]
-        if not self.failed:
-            lines.append("every invariant holds")
-        return "\n".join(lines)
-
-
 class _State(dict[str, Counter[str]]):
     """The threads and file descriptors of this process, by kind."""
 
@@ -169,34 +100,41 @@ class _Run:
         self.begun = 0
         self.figures = Figures(calls, seed)
         self.say = say
-        self.open: dict[str, Call] = {}
+        self.open: dict[int, Call] = {}
         self.waits = Waits()
         self.ledger = Ledger()
         self.done = 0
+        self.resting = False
         self.changed = threading.Condition()
         self.clients: list[Clients] = []
 
-    def take(self) -> Call | None:
+    def take(self) -> Call | Literal["rest", "end"]:
+        """What a worker does next."""
         with self.changed:
             if self.begun >= self.figures.calls or time.monotonic() > self.until:
-                return None
+                return "end"
+            if self.resting:
+                return "rest"
             number, self.begun = self.begun, self.begun + 1
-        call = self.open[str(number)] = plan(self.figures.seed, number)
+            call = self.open[number] = plan(self.figures.seed, number)
         return call
 
     def ended(self, colour: Colour, call: Call, end: End) -> None:
-        del self.open[str(call.number)]
+        took = time.monotonic() - call.began
         with self.changed:
-            self.figures.ends[colour, end.outcome] += 1
-            self.figures.kinds[call.kinds[0], end.outcome] += 1
-            self.figures.requests += call.attempts
+            figures = self.figures
+            figures.ends[colour, end.outcome] += 1
+            figures.kinds[call.kinds[0], end.outcome] += 1
+            figures.cut += end.cut
+            figures.longest = max(figures.longest, took)
             if end.wrong:
                 self.wrong(colour, call, end.wrong)
-            if (took := time.monotonic() - call.began) > LONGEST:
+            if took > LONGEST:
                 self.wrong(
                     colour, call, f"it took {took:.1f} s, and ended {end.outcome}: {end.how}"
                 )
             self.done += 1
+            del self.open[call.number]
             self.changed.notify_all()
 
     def wrong(self, colour: Colour, call: Call, what: str) -> None:
@@ -206,16 +144,14 @@ class _Run:
             f"{' → '.join(call.kinds)}): {what}"
         )
 
-    def respond(self, request: ReceivedRequest) -> Reply:
-        call = self.open.get(request.headers["x-call"])
-        # One that was given up may still arrive.
-        return Reply.close() if call is None else call.answer(request)
-
     # --- the colours ---
 
     def sync(self, clients: Clients) -> None:
-        while (call := self.take()) is not None:
-            self.ended("sync", call, call_sync(clients, call))
+        while (call := self.take()) != "end":
+            if call == "rest":
+                time.sleep(REST)
+            else:
+                self.ended("sync", call, call_sync(clients, call))
 
     async def tasks(self, colour: Colour, clients: Clients) -> None:
         before = len(anyio.get_running_tasks())
@@ -232,8 +168,11 @@ class _Run:
         self.figures.check(left == 0, f"{left} tasks are left in {colour}")
 
     async def _task(self, colour: Colour, clients: Clients) -> None:
-        while (call := self.take()) is not None:
-            self.ended(colour, call, await call_async(clients, call))
+        while (call := self.take()) != "end":
+            if call == "rest":
+                await anyio.sleep(REST)
+            else:
+                self.ended(colour, call, await call_async(clients, call))
 
     def _nothing_checked_out(self, clients: Clients) -> None:
         found = clients.checked_out()
@@ -253,20 +192,15 @@ class _Run:
         logger.addHandler(debug)
         logger.setLevel(logging.DEBUG)
         logger.propagate = False
-        # It tells of each write of the simulator's to a client that has gone.
-        logging.getLogger("asyncio").addFilter(_silent)
-        limits = ApiLimits(concurrent=CONCURRENT)
-        began = time.monotonic()
         try:
-            with Simulator(respond=self.respond, limits=limits) as api:
+            with Api(figures.seed) as api:
                 gc.collect()
                 before = _State.now()
-                telling = {"tracer_provider": provider, "meter_provider": meters}
-                self._work(api, telling)
+                began = time.monotonic()
+                self._work(api, {"tracer_provider": provider, "meter_provider": meters})
                 figures.seconds = time.monotonic() - began
                 self._judge(api, before, debug)
         finally:
-            logging.getLogger("asyncio").removeFilter(_silent)
             logger.removeHandler(debug)
             logger.setLevel(level)
             logger.propagate = True
@@ -275,9 +209,11 @@ class _Run:
             LINES.reset()
         return figures
 
-    def _work(self, api: Simulator, telling: Mapping[str, object]) -> None:
+    def _work(self, api: Api, telling: Mapping[str, object]) -> None:
         def make(colour: Colour) -> Clients:
-            return Clients(colour, self.waits, api.base_url, **telling)
+            clients = Clients(colour, self.waits, api.base_url, **telling)
+            self.clients.append(clients)
+            return clients
 
         async def loop(colour: Colour) -> None:
             await self.tasks(colour, make(colour))
@@ -311,33 +247,66 @@ class _Run:
             said = "".join(traceback.format_exception(exc))
             self.figures.check(False, f"a worker ended in {exc!r}\n{said}")
 
-    def _watch(self, api: Simulator, threads: list[threading.Thread]) -> None:
-        """Take samples of the memory, and drop all connections now and then."""
+    def _watch(self, api: Api, threads: list[threading.Thread]) -> None:
+        """Rest now and then, to see that all is even; and let the API drop all connections."""
         figures = self.figures
-        samples = min(max(FEW, figures.calls // 50), MANY)
-        for number in itertools.count(1):
-            mark = figures.calls * number / samples
-            while self.done < mark and any(thread.is_alive() for thread in threads):
-                with self.changed:
-                    self.changed.wait_for(lambda: self.done >= mark, 0.5)  # noqa: B023
-            api.reset()  # it remembers requests
-            gc.collect()
-            figures.memory.append((self.done, _resident()))
-            if number % (samples // 10) == 0:
-                with api.refusing():
-                    time.sleep(0.01)
-            if number % (samples // 10) == 0:
+        step = max(50, figures.calls // SAMPLES)
+        told = 0
+
+        def alive() -> bool:
+            return any(thread.is_alive() for thread in threads)
+
+        while alive():
+            mark, late = self.done + step, time.monotonic() + OFTEN
+            with self.changed:
+                while self.done < mark and time.monotonic() < late and alive():
+                    self.changed.wait(0.2)
+                self.resting = True
+            self._rest()
+            self.resting = False
+            api.order("forget")
+            if self.done - told >= figures.calls // 10:
+                told = self.done
                 size = figures.memory[-1][1] / 2**20
                 self.say(f"{self.done:>9,} of {figures.calls:,} calls, {size:.1f} MiB")
-            if number >= samples or not any(thread.is_alive() for thread in threads):
-                return
+                api.order("refuse")
 
-    def _judge(self, api: Simulator, before: _State, debug: Debug) -> None:
-        figures, ledger = self.figures, self.ledger
-        figures.spans = ledger.started, ledger.ended
+    def _rest(self) -> None:
+        """No call is under way: what is there now is left over, or belongs to the clients.
+
+        The memory is that which is in use: what the allocator keeps of what was freed depends on
+        how the threads' calls met, and is given back first.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: not self.open, 2 * LONGEST)
+            stuck = list(self.open)
+        self.figures.check(not stuck, f"calls do not end: {stuck[:5]}")
+        gc.collect()
+        settle()
+        gc.collect()
+        self._even()
+        self.figures.memory.append((self.done, _resident()))
+
+    def _even(self) -> None:
+        """What was taken was given back."""
+        check, ledger = self.figures.check, self.ledger
+        check(
+            ledger.started == ledger.ended,
+            f"{ledger.started} spans started, {ledger.ended} ended",
+        )
+        check(ledger.calls == self.done, f"{self.done} calls, {ledger.calls} spans of calls")
+        lines = LINES._lines.values()
+        held, waiting = (sum(len(getattr(one, name)) for one in lines) for name in
+                         ("_holders", "_waiting"))  # fmt: skip
+        check(held == 0, f"{held} permits of limits are held")
+        check(waiting == 0, f"{waiting} calls wait in a line")
+
+    def _judge(self, api: Api, before: _State, debug: Debug) -> None:
+        figures = self.figures
+        figures.spans = self.ledger.ended
         figures.calls = self.begun
-        with suppress(TimeoutError):
-            api.wait_for(lambda: api.connections_open == 0 and api.counts.concurrent == 0)
+        api.order("end")
+        figures.requests = api.requests
         gc.collect()
         settle()
         ended = sum(figures.ends.values())
@@ -350,19 +319,9 @@ class _Run:
         check(
             not figures.wrong, f"{len(figures.wrong)} calls ended wrong: " + _first(figures.wrong)
         )
-        check(
-            ledger.started == ledger.ended,
-            f"{ledger.started} spans started, {ledger.ended} ended",
-        )
-        check(
-            ledger.calls == figures.calls, f"{figures.calls} calls, {ledger.calls} spans of calls"
-        )
-        lines = LINES._lines.values()
-        held, waiting = (sum(len(getattr(one, name)) for one in lines) for name in
-                         ("_holders", "_waiting"))  # fmt: skip
-        check(held == 0, f"{held} permits of limits are held")
-        check(waiting == 0, f"{waiting} calls wait in a line")
-        check(api.connections_open == 0, f"{api.connections_open} connections are open")
+        self._even()
+        check(api.open == 0, f"{api.open} connections are open")
+        check(not api.errors, f"the simulator failed {len(api.errors)}: " + _first(api.errors))
         check(not debug.lines, f"telemetry swallowed {len(debug.lines)}: " + _first(debug.lines))
         after = _State.now()
         for what, names in after.items():
@@ -374,10 +333,6 @@ class _Run:
             f"memory grew by {growth or 0:.2%} from the second tenth to the last, "
             f"more than {GROWTH:.0%}",
         )
-
-
-def _silent(record: logging.LogRecord) -> bool:
-    return record.getMessage() != "socket.send() raised exception."
 
 
 def _first(lines: list[str]) -> str:
