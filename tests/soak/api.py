@@ -12,11 +12,17 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cline_transport.simulator import ApiLimits, ReceivedRequest, Reply, Simulator
 
 from .faults import plan
+
+if TYPE_CHECKING:
+    if sys.version_info >= (3, 11):
+        from typing import Self
+    else:
+        from typing_extensions import Self
 
 __all__ = ["CONCURRENT", "Api"]
 
@@ -52,7 +58,7 @@ class Api:
         )
         self.base_url: str = self._told()["base_url"]
 
-    def __enter__(self) -> Api:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

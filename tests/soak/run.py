@@ -100,28 +100,28 @@ class _Run:
         self.begun = 0
         self.figures = Figures(calls, seed)
         self.say = say
-        self.open: dict[int, Call] = {}
+        self.open: set[int] = set()
         self.waits = Waits()
         self.ledger = Ledger()
         self.done = 0
         self.resting = False
-        self.changed = threading.Condition()
+        self.lock = threading.Lock()
         self.clients: list[Clients] = []
 
     def take(self) -> Call | Literal["rest", "end"]:
         """What a worker does next."""
-        with self.changed:
+        with self.lock:
             if self.begun >= self.figures.calls or time.monotonic() > self.until:
                 return "end"
             if self.resting:
                 return "rest"
             number, self.begun = self.begun, self.begun + 1
-            call = self.open[number] = plan(self.figures.seed, number)
-        return call
+            self.open.add(number)
+        return plan(self.figures.seed, number)
 
     def ended(self, colour: Colour, call: Call, end: End) -> None:
         took = time.monotonic() - call.began
-        with self.changed:
+        with self.lock:
             figures = self.figures
             figures.ends[colour, end.outcome] += 1
             figures.kinds[call.kinds[0], end.outcome] += 1
@@ -134,8 +134,7 @@ class _Run:
                     colour, call, f"it took {took:.1f} s, and ended {end.outcome}: {end.how}"
                 )
             self.done += 1
-            del self.open[call.number]
-            self.changed.notify_all()
+            self.open.remove(call.number)
 
     def wrong(self, colour: Colour, call: Call, what: str) -> None:
         clients = f"client {call.client}"
@@ -258,9 +257,9 @@ class _Run:
 
         while alive():
             mark, late = self.done + step, time.monotonic() + OFTEN
-            with self.changed:
-                while self.done < mark and time.monotonic() < late and alive():
-                    self.changed.wait(0.2)
+            while self.done < mark and time.monotonic() < late and alive():
+                time.sleep(REST)
+            with self.lock:
                 self.resting = True
             self._rest()
             self.resting = False
@@ -277,10 +276,10 @@ class _Run:
         The memory is that which is in use: what the allocator keeps of what was freed depends on
         how the threads' calls met, and is given back first.
         """
-        with self.changed:
-            self.changed.wait_for(lambda: not self.open, 2 * LONGEST)
-            stuck = list(self.open)
-        self.figures.check(not stuck, f"calls do not end: {stuck[:5]}")
+        late = time.monotonic() + 2 * LONGEST
+        while self.open and time.monotonic() < late:
+            time.sleep(REST)
+        self.figures.check(not self.open, f"calls do not end: {list(self.open)[:5]}")
         gc.collect()
         settle()
         gc.collect()
