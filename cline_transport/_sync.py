@@ -258,8 +258,8 @@ class _Resumed:
 _unclosed: Final[dict[int, Iterator[bytes]]] = {}
 """What the bodies that are not closed read from, out of the collector's reach.
 
-A generator that was begun ends where it is collected, whatever our `__del__` says: it would close its
-connection anywhere, also where this thread holds the lock of the pool.
+A generator that was begun ends where it is collected, whatever our `__del__` says: it would close
+its connection anywhere, also where this thread holds the lock of the pool.
 """
 
 

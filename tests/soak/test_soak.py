@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .faults import plan
+from .figures import Figures, write
 from .run import run
 
 pytestmark = [
@@ -33,7 +34,42 @@ def test_after_calls_of_all_kinds_nothing_is_left() -> None:
 def test_faults_are_chosen_by_the_seed() -> None:
     def chosen(seed: int) -> list[object]:
         calls = [plan(seed, number) for number in range(50)]
-        return [(call.kinds, call.mode, call.behaviour, call.replies) for call in calls]
+        return [
+            (call.kinds, call.mode, call.behaviour, [call.reply(number) for number in (1, 2, 5)])
+            for call in calls
+        ]
 
     assert chosen(1) == chosen(1)
     assert chosen(1) != chosen(2)
+
+
+def test_what_was_sent_is_known_by_its_request_id() -> None:
+    call = plan(1, 7)
+    assert call.sent("req_7_1") is not None
+    assert call.sent("req_8_1") is None
+    assert call.sent("") is None
+
+
+def test_memory_is_judged_by_its_second_tenth_and_its_last() -> None:
+    sizes = [100, 110, 120, 111, 112, 113, 114, 115, 116, 121]
+    memory = [(20_000 * (tenth + 1), size) for tenth, size in enumerate(sizes)]
+    figures = Figures(200_000, 1, memory=memory)
+    assert figures.growth == pytest.approx(0.1)
+    assert Figures(500, 1, memory=[(done // 400, size) for done, size in memory]).growth is None
+
+
+def test_the_figures_are_written_between_their_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- soak -->\nold\n<!-- /soak -->\nafter\n")
+    figures = Figures(10, 1, seconds=2.0, failed=["a permit is held"])
+    figures.ends["sync", "delivered"] = 1234
+    write(figures, page)
+    text = page.read_text()
+    assert text.startswith("before\n<!-- soak -->\n`--calls 10 --seed 1`")
+    assert text.endswith("\n<!-- /soak -->\nafter\n")
+    assert "| threads | 1,234 | 0 | 0 |" in text
+    assert "- a permit is held" in text
+    assert "old" not in text
+    page.write_text("no marks")
+    with pytest.raises(RuntimeError, match="no <!-- soak -->"):
+        write(figures, page)

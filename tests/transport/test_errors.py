@@ -265,6 +265,19 @@ def test_a_good_json_answer_passes_byte_for_byte(
     assert answer.record.completed
 
 
+@pytest.mark.parametrize("then", ["length", "chunks"])
+def test_a_json_answer_that_is_cut_where_http_cannot_tell_passes(
+    rig: Rig, api: Simulator, url: str, then: str
+) -> None:
+    sent = b'{"choices":[{"message":{"content":"two wo'
+    body: bytes | list[bytes] = sent if then == "length" else [sent]
+    api.enqueue(Reply.raw(200, headers=JSON, body=body))
+    answer = rig.client().post(url, json=CHAT)
+    assert (answer.status, answer.body) == (200, sent)
+    assert answer.record.completed
+    assert len(answer.record.attempts) == 1
+
+
 @unread
 def test_a_long_json_answer_is_passed_on_as_it_comes(rig: Rig, api: Simulator, url: str) -> None:
     parts = [b'{"data": "', *[b"y" * 100_000] * 30, b'"}']
