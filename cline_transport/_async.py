@@ -232,9 +232,11 @@ async def _failing(exc: Exception) -> AsyncIterator[bytes]:
 
 async def _end(stream: Any, exchange: Exchange[Any, Any]) -> None:
     """Close what is not delivered; a stream that said why it failed is read to its end first."""
-    if isinstance(stream, _Resumed) and exchange.at_error:
-        await _drain(stream.rest)
-    await _close(stream)
+    try:
+        if isinstance(stream, _Resumed) and exchange.at_error:
+            await _drain(stream.rest)
+    finally:  # cancelled or not: not each library closes what it was read from
+        await _close(stream)
 
 
 async def _close(stream: Any) -> None:
@@ -325,9 +327,11 @@ class AsyncBody:
         """Close the stream beneath; the call is over."""
         self._closed = True
         try:
-            if self._exchange.at_done and self._exchange.network_stream is not None:
-                await _drain(self._iterator)
-            await self._stream.aclose()
+            try:
+                if self._exchange.at_done and self._exchange.network_stream is not None:
+                    await _drain(self._iterator)
+            finally:
+                await self._stream.aclose()
             await _finish(self._iterator)
         finally:
             self._exchange.on_close()

@@ -228,9 +228,11 @@ def _failing(exc: Exception) -> Iterator[bytes]:
 
 def _end(stream: Any, exchange: Exchange[Any, Any]) -> None:
     """Close what is not delivered; a stream that said why it failed is read to its end first."""
-    if isinstance(stream, _Resumed) and exchange.at_error:
-        _drain(stream.rest, exchange.network_stream)
-    stream.close()
+    try:
+        if isinstance(stream, _Resumed) and exchange.at_error:
+            _drain(stream.rest, exchange.network_stream)
+    finally:
+        stream.close()
 
 
 class _Resumed:
@@ -291,9 +293,11 @@ class SyncBody:
         """Close the stream beneath; the call is over."""
         self._closed = True
         try:
-            if self._exchange.at_done:
-                _drain(self._iterator, self._exchange.network_stream)
-            self._stream.close()
+            try:
+                if self._exchange.at_done:
+                    _drain(self._iterator, self._exchange.network_stream)
+            finally:
+                self._stream.close()
         finally:
             _unclosed.pop(id(self._iterator), None)
             self._exchange.on_close()

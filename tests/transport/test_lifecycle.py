@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from cline_transport import _async, _sync
 from cline_transport.simulator import Gate, Reply, Simulator
 
 from .conftest import CHAT, Rig, unread
@@ -93,6 +95,89 @@ def test_a_call_cancelled_between_attempts_is_over(
     )
     check_cancelled(rig, inner, 1)
     assert len(api.requests) == 1
+
+
+def draining(rig: Rig, patch: pytest.MonkeyPatch) -> threading.Event:
+    """Let the end of a stream be waited for, for as long as it takes; the event says that it is."""
+    begun, module = threading.Event(), _sync if rig.is_sync else _async
+    drain = module._drain
+    patch.setattr(module, "_DRAIN_SECONDS", 60.0)
+
+    async def drain_async(iterator: Any) -> None:
+        begun.set()
+        await drain(iterator)
+
+    def interrupted(iterator: Any, network: Any) -> None:
+        raise KeyboardInterrupt
+
+    patch.setattr(module, "_drain", interrupted if rig.is_sync else drain_async)
+    return begun
+
+
+FAILS_AND_STALLS = Reply.stream("a", error="server_error", error_after=0, done=False, then="stall")
+
+
+@unread
+def test_a_call_cancelled_while_a_failed_stream_comes_to_its_end_is_over(
+    async_rig: Rig, api: Simulator, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, inner = async_rig, async_rig.inner()
+    client = rig.client(rig.transport(inner, traced=True))
+    api.enqueue(FAILS_AND_STALLS, Reply.completion("never"))
+    begun = draining(rig, monkeypatch)
+    client.run(cancel_when, lambda: begun.wait(10), lambda: client.raw.post(url, json=CHAT))
+    check_cancelled(rig, inner, 1)
+    assert inner._pool._requests == []
+
+
+def test_a_call_interrupted_while_a_failed_stream_comes_to_its_end_is_over(
+    sync_rig: Rig, api: Simulator, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, inner = sync_rig, sync_rig.inner()
+    client = rig.client(rig.transport(inner))
+    api.enqueue(FAILS_AND_STALLS, Reply.completion("never"))
+    draining(rig, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        client.raw.post(url, json=CHAT)
+    assert pool(rig, inner) == inner._pool._requests == []
+
+
+@unread
+def test_a_stream_whose_end_is_waited_for_is_closed_when_that_is_cancelled(
+    async_rig: Rig, api: Simulator, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, inner = async_rig, async_rig.inner()
+    client = rig.client(rig.transport(inner, traced=True))
+    api.enqueue(Reply.stream("a", then="stall"))
+    begun = draining(rig, monkeypatch)
+
+    async def call() -> None:
+        response = await client.raw.send(client.raw.build_request("POST", url), stream=True)
+        async for chunk in response.stream:
+            if b"[DONE]" in chunk:
+                break
+        await response.aclose()
+
+    client.run(cancel_when, lambda: begun.wait(10), call)
+    assert pool(rig, inner) == inner._pool._requests == []
+    assert len(rig.finished()[0]) == 1
+
+
+def test_a_stream_whose_end_is_waited_for_is_closed_when_that_is_interrupted(
+    sync_rig: Rig, api: Simulator, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, inner = sync_rig, sync_rig.inner()
+    client = rig.client(rig.transport(inner, traced=True))
+    api.enqueue(Reply.stream("a", then="stall"))
+    response = client.open("POST", url, json=CHAT)
+    for chunk in response.stream:
+        if b"[DONE]" in chunk:
+            break
+    draining(rig, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        response.close()
+    assert pool(rig, inner) == inner._pool._requests == []
+    assert len(rig.finished()[0]) == 1
 
 
 @pytest.mark.parametrize("status", [200, 403])
