@@ -98,10 +98,11 @@ def test_a_call_cancelled_between_attempts_is_over(
 
 
 def draining(rig: Rig, patch: pytest.MonkeyPatch) -> threading.Event:
-    """Let the end of a stream be waited for, for as long as it takes; the event says that it is."""
-    begun, module = threading.Event(), _sync if rig.is_sync else _async
-    drain = module._drain
-    patch.setattr(module, "_DRAIN_SECONDS", 60.0)
+    """Let the end of a stream be waited for, for as long as it takes; the event says that it is.
+
+    A synchronous client is interrupted then.
+    """
+    begun, drain = threading.Event(), _async._drain
 
     async def drain_async(iterator: Any) -> None:
         begun.set()
@@ -110,7 +111,11 @@ def draining(rig: Rig, patch: pytest.MonkeyPatch) -> threading.Event:
     def interrupted(iterator: Any, network: Any) -> None:
         raise KeyboardInterrupt
 
-    patch.setattr(module, "_drain", interrupted if rig.is_sync else drain_async)
+    if rig.is_sync:
+        patch.setattr(_sync, "_drain", interrupted)
+    else:
+        patch.setattr(_async, "_DRAIN_SECONDS", 60.0)
+        patch.setattr(_async, "_drain", drain_async)
     return begun
 
 
