@@ -75,6 +75,13 @@ class FakeTime:
     async def pause_async(self, wake: object, seconds: float) -> None:
         self.pause(wake, seconds)
 
+    def drive(self, transport: Any, *, is_sync: bool) -> None:
+        """Let a transport of ours wait on this clock."""
+        loop = transport._loop
+        loop.clock = self.clock
+        loop.sleep = self.sleep if is_sync else self.sleep_async
+        loop.pause = self.pause if is_sync else self.pause_async
+
 
 @dataclass
 class Answer:
@@ -202,9 +209,7 @@ class Rig:
 
     def own_time(self, transport: Any) -> None:
         """Let a transport of ours wait on the test's clock."""
-        transport._loop.clock = self.time.clock
-        transport._loop.sleep = self.time.sleep if self.is_sync else self.time.sleep_async
-        transport._loop.pause = self.time.pause if self.is_sync else self.time.pause_async
+        self.time.drive(transport, is_sync=self.is_sync)
 
     def client(self, transport: Any = None, **options: Any) -> Client:
         """A client, closed after the test; `transport` is ours by default."""

@@ -1,0 +1,164 @@
+"""One cell: a failure met by one kind of client in one colour, once, twice and always."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import ReadableSpan
+
+from cline_transport import error_info
+from cline_transport._limiter import LINES
+from cline_transport.simulator import Reply, Simulator
+from cline_transport.simulator._answer import Answer
+from tests.clients.support import MODEL, Colour, Traces, in_use
+
+from .callers import MAPS_BODIES, Caller, Cell, Official, Plain
+from .failure import TEXT, Failure, HttpError, InStream, Mode
+from .outcome import AttemptSpan, CallSpan, Expected, Explained, Outcome, seen_in_stream
+from .troubles import base_url, holding
+
+MANY: Final = 9
+"""Replies, of which each call leaves some."""
+
+
+def check(failure: Failure, cell: Cell, colour: Colour, api: Simulator) -> None:
+    """What is seen in this cell is what its row says."""
+    expected = Expected(failure, sdk=cell.is_sdk, maps_bodies=MAPS_BODIES)
+    traces = Traces()
+    with base_url(failure.trouble, api) as url:
+        caller = _caller(cell, colour, failure, traces, url, api)
+        try:
+            for mode in failure.modes:
+                bad, good = made_out(failure.reply, mode), made_out(Reply.ok(TEXT), mode)
+                if failure.trouble != "reply":  # what comes to the API is good
+                    bad = good
+                for failed in _passing(failure):
+                    seen = observe(caller, failure, mode, api, [*[bad] * failed, good], failed)
+                    assert seen == expected.recovered(failed, good), f"{mode}, {failed} times"
+                seen = observe(caller, failure, mode, api, [*[bad] * MANY, good], None)
+                assert seen == expected.ended(bad), f"{mode}, always"
+        finally:
+            caller.close()
+
+
+def _passing(failure: Failure) -> tuple[int, ...]:
+    """What nobody listens to never is good again."""
+    return failure.passes_after if failure.trouble in ("reply", "refused") else ()
+
+
+def _caller(
+    cell: Cell, colour: Colour, failure: Failure, traces: Traces, url: str, api: Simulator
+) -> Caller:
+    if cell.is_sdk:
+        return Official(colour, failure, traces, url, api)
+    return Plain(cell, colour, failure, traces, url)
+
+
+def made_out(reply: Reply, mode: Mode) -> Reply:
+    """The reply with the bytes of its answer: so it is known what they are."""
+    answer = reply.body
+    if not isinstance(answer, Answer):
+        return reply
+    if answer.mode == "json" or (answer.mode == "as_asked" and mode == "json"):
+        headers = (*reply.headers, ("content-type", "application/json"))
+        return replace(reply, headers=headers, body=answer.document(MODEL))
+    headers = (*reply.headers, ("content-type", "text/event-stream"))
+    return replace(reply, headers=headers, body=answer.stream(MODEL))
+
+
+def observe(
+    caller: Caller,
+    failure: Failure,
+    mode: Mode,
+    api: Simulator,
+    replies: Sequence[Reply],
+    failed: int | None,
+) -> Outcome:
+    """Make one call, and see what can be seen of it; `failed`: `None` if it fails for ever."""
+    LINES.reset()  # a cooldown of the call before
+    api.reset()
+    time, traces = caller.time, caller.traces
+    time.waits.clear()
+    with ExitStack() as trouble:
+        if failure.trouble == "refused":
+            outage = trouble.enter_context(ExitStack())
+            outage.enter_context(api.refusing())
+            time.on_wait = lambda: outage.close() if len(time.waits) == failed else None
+        elif failure.trouble == "pool full":
+            trouble.enter_context(holding(caller.inner, caller.colour, api))
+        api.reset()
+        api.enqueue(*replies)
+        started, ended = traces.ledger.started, traces.ledger.ended
+        traces.exporter.clear()
+        got = caller.ask(failure, mode)
+        received = api.requests
+
+    ids = [one.request_id for one in received]
+    numbers: dict[object, int] = {one: n for n, one in enumerate(ids, 1) if one is not None}
+    info = None if got.source is None else error_info(got.source)
+    explained = None
+    if info is not None:
+        assert {info.request_id, *got.told} <= {info.request_id}, got.told
+        request = numbers.get(info.request_id)
+        explained = Explained(
+            code=info.code,
+            status=info.status_code,
+            phase=info.phase,
+            attempts=info.attempts,
+            request=request,
+        )
+    return Outcome(
+        ended=got.ended,
+        delivered=_read(
+            got.delivered, failure, plain=isinstance(caller, Plain), ended=failed is None
+        ),
+        final=got.final,
+        explained=explained,
+        requests=len(received),
+        waits=tuple(time.waits),
+        calls=tuple(_call(span, numbers) for span in traces.calls),
+        attempts=tuple(_attempt(span, numbers) for span in traces.attempts),
+        open_spans=(traces.ledger.started - started) - (traces.ledger.ended - ended),
+        connections_in_use=len(in_use(caller.inner._pool)),
+    )
+
+
+def _read(delivered: Any, failure: Failure, *, plain: bool, ended: bool) -> object:
+    """What was delivered, read where it is not as it was sent."""
+    end = failure.end
+    if plain and ended and isinstance(end, InStream):
+        return seen_in_stream(delivered)
+    if plain and ended and isinstance(end, HttpError) and end.body != "as sent":
+        return json.loads(delivered)
+    return delivered
+
+
+def _call(span: ReadableSpan, numbers: dict[object, int]) -> CallSpan:
+    told = span.attributes or {}
+    assert told.get("error.type") == told.get("cline.error.code")
+    return CallSpan(
+        status=span.status.status_code.name,
+        error=_text(told.get("error.type")),
+        phase=_text(told.get("cline.error.phase")),
+        request=numbers.get(told.get("cline.request_id")),
+        retries=int(str(told["cline.retry.count"])),
+    )
+
+
+def _attempt(span: ReadableSpan, numbers: dict[object, int]) -> AttemptSpan:
+    told = span.attributes or {}
+    assert told.get("error.type") == told.get("cline.error.code")
+    resend = told.get("http.request.resend_count")
+    return AttemptSpan(
+        resend_count=None if resend is None else int(str(resend)),
+        error=_text(told.get("error.type")),
+        request=numbers.get(told.get("cline.request_id")),
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
