@@ -1,4 +1,4 @@
-"""The cells of a row: plain clients of both families, and the SDK that is installed, in each colour."""
+"""The cells of a row: plain clients of both families and the installed SDK, in each colour."""
 
 from __future__ import annotations
 
@@ -171,7 +171,8 @@ class Official(Caller):
         error = answer.error
         if error is None:
             return Got("whole", answer.text, final=False, source=None, told=[])
-        ended, delivered, final = type(error).__name__, answer.text_so_far, False
+        ended, final = type(error).__name__, False
+        delivered: object = answer.text_so_far
         told: list[str | None] = []
         if isinstance(error, openai.APIStatusError):
             assert delivered == ""

@@ -30,4 +30,21 @@ def colour_of() -> Iterator[Callable[[str], Colour]]:
             return started[name]
 
         yield start
-        gc.collect()  # what the cells leave behind is reported among them, not in a later test
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> Iterator[None]:
+    """What was there before the cells is left out of their collections: those take no time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def collected(frozen: None) -> Iterator[None]:
+    """What a cell leaves behind is reported in it; its event loop lives on with others."""
+    gc.disable()
+    yield
+    gc.collect()
+    gc.enable()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from cline_transport import Settings
 from cline_transport.errors import Phase
@@ -30,7 +30,7 @@ THRICE: Final = (1.0, 2.0, 4.0)
 """The documented waits, in seconds. One wait is one retry."""
 
 SDK_RETRIES: Final = 2
-"""What the SDK makes of its own where there is no response; each of them gets one attempt."""
+"""Of the SDK's own, where there is no response or none that forbids it: each gets one attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,11 @@ class HttpError:
     final: bool = True
     """Whether it says `x-should-retry: false`: the policy has ruled."""
 
+    @property
+    def sdk_retries(self) -> int:
+        """How often the SDK asks again."""
+        return 0 if self.final else SDK_RETRIES
+
 
 @dataclass(frozen=True, kw_only=True)
 class InStream:
@@ -60,6 +65,7 @@ class InStream:
     text: str = SAID
     raises: bool = True
     """Whether the SDK raises `APIError`."""
+    sdk_retries: ClassVar = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +124,13 @@ class Failure:
         return len(self.waits) + 1
 
     @property
+    def for_sdk(self) -> bool:
+        """Whether the SDK can meet it."""
+        return self.body == "bytes"
+
+    @property
     def passes_after(self) -> tuple[int, ...]:
         """After how many failed attempts it is tried whether the call is good again."""
+        if self.trouble not in ("reply", "refused"):
+            return ()  # nothing else passes
         return tuple(range(1, self.attempts))[:2]

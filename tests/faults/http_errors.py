@@ -246,6 +246,12 @@ ENDED: Final = (
         end=HttpError(status=503, code=503),
     ),
     Failure(
+        name="429, Retry-After: 7, a deadline of 5 s",
+        reply=Reply.error(429, retry_after=7),
+        settings=Settings(retry=RetryPolicy(deadline=5)),
+        end=HttpError(status=429, code=429),
+    ),
+    Failure(
         name="503, retries disabled",
         reply=Reply.error(503),
         settings=Settings(retry=RetryPolicy(enabled=False)),

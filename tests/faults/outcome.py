@@ -1,10 +1,10 @@
-"""What can be seen of a call, from the caller's side, the server's and the trace; and what ought to be."""
+"""What can be seen of a call, by its caller, the server and in the trace, and what ought to be."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
@@ -102,10 +102,14 @@ def seen_in_stream(body: bytes) -> tuple[object, ...]:
     return tuple(_read(one) if b"error" in one else one for one in events_of(body))
 
 
-def _read(event: bytes) -> object:
+def _read(event: bytes) -> tuple[list[str], Any]:
     lines = event.decode().splitlines()
     data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
-    return ([line for line in lines if not line.startswith("data: ")], json.loads("".join(data)))
+    return [line for line in lines if not line.startswith("data: ")], json.loads("".join(data))
+
+
+def _before_the_error(body: bytes) -> bytes:
+    return b"".join(takewhile(lambda event: b"error" not in event, events_of(body)))
 
 
 def _documented(end: HttpError) -> dict[str, object]:
@@ -131,15 +135,10 @@ def _delivered_stream(end: InStream, sent: bytes) -> tuple[object, ...]:
     if end.event == "added":  # half an event goes no further
         return (*(one for one in events if one.endswith(b"\n\n")), added)
     at = next(i for i, one in enumerate(events) if b"error" in one)
-    lines, given = _fields(events[at])
+    lines, given = _read(events[at])
     first = dict(given.get("choices", [{}])[0])
     rewritten = {**given, "choices": [{**first, **wanted}], "error": error}
     return (*events[:at], (lines, rewritten), *events[at + 1 :])
-
-
-def _fields(event: bytes) -> tuple[list[str], dict[str, Any]]:
-    read: Any = _read(event)
-    return read
 
 
 # --- what ought to be seen ---
@@ -185,13 +184,12 @@ class Expected:
         return self._raised(end, body_of(sent))
 
     def _http_error(self, end: HttpError, sent: bytes) -> Outcome:
-        body = _delivered_body(end, sent)
+        body: Any = _delivered_body(end, sent)
         ended, delivered = str(end.status), body
         if self.sdk:
-            read = json.loads(sent) if isinstance(body, bytes) else body
-            assert isinstance(read, Mapping)
+            read: Any = json.loads(sent) if isinstance(body, bytes) else body
             delivered = read.get("error", read)  # as the SDK hands it over
-            code = delivered.get("code") if isinstance(delivered, Mapping) else None
+            code = delivered["code"] if "code" in delivered else None
             ended = f"{sdk_class(end.status)} {end.status} {code}"
         return self._ending(ended, delivered, end.code, end.phase, end.status, final=end.final)
 
@@ -208,7 +206,7 @@ class Expected:
         if end.text is not None:
             delivered = sent
             if end.exception == "StreamError":
-                delivered = b"".join(takewhile(lambda one: b"error" not in one, events_of(sent)))
+                delivered = _before_the_error(sent)
         if not self.sdk:
             return self._ending(ended, delivered, end.code, end.phase, status, text=end.text)
         if end.text is None or self.maps_bodies:
@@ -227,7 +225,7 @@ class Expected:
         text: str | None = None,
     ) -> Outcome:
         failure, end = self.failure, self.failure.end
-        again = end.sdk_retries if self.sdk and isinstance(end, Raised) else 0
+        again = end.sdk_retries if self.sdk else 0
         total = failure.attempts + again
         numbers = [n if self._answered else None for n in range(failure.attempts, total + 1)]
         late = text is not None  # its HTTP span had ended well

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -13,8 +12,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from cline_transport import error_info
 from cline_transport._limiter import LINES
 from cline_transport.simulator import Reply, Simulator
-from cline_transport.simulator._answer import Answer
 from tests.clients.support import MODEL, Colour, Traces, in_use
+from tests.replies import made_out
 
 from .callers import MAPS_BODIES, Caller, Cell, Official, Plain
 from .failure import TEXT, Failure, HttpError, InStream, Mode
@@ -33,10 +32,12 @@ def check(failure: Failure, cell: Cell, colour: Colour, api: Simulator) -> None:
         caller = _caller(cell, colour, failure, traces, url, api)
         try:
             for mode in failure.modes:
-                bad, good = made_out(failure.reply, mode), made_out(Reply.ok(TEXT), mode)
-                if failure.trouble != "reply":  # what comes to the API is good
-                    bad = good
-                for failed in _passing(failure):
+                stream = mode == "stream"
+                good = made_out(Reply.ok(TEXT), model=MODEL, stream=stream)
+                bad = good  # what comes to the API at all is
+                if failure.trouble == "reply":
+                    bad = made_out(failure.reply, model=MODEL, stream=stream)
+                for failed in failure.passes_after:
                     seen = observe(caller, failure, mode, api, [*[bad] * failed, good], failed)
                     assert seen == expected.recovered(failed, good), f"{mode}, {failed} times"
                 seen = observe(caller, failure, mode, api, [*[bad] * MANY, good], None)
@@ -45,29 +46,12 @@ def check(failure: Failure, cell: Cell, colour: Colour, api: Simulator) -> None:
             caller.close()
 
 
-def _passing(failure: Failure) -> tuple[int, ...]:
-    """What nobody listens to never is good again."""
-    return failure.passes_after if failure.trouble in ("reply", "refused") else ()
-
-
 def _caller(
     cell: Cell, colour: Colour, failure: Failure, traces: Traces, url: str, api: Simulator
 ) -> Caller:
     if cell.is_sdk:
         return Official(colour, failure, traces, url, api)
     return Plain(cell, colour, failure, traces, url)
-
-
-def made_out(reply: Reply, mode: Mode) -> Reply:
-    """The reply with the bytes of its answer: so it is known what they are."""
-    answer = reply.body
-    if not isinstance(answer, Answer):
-        return reply
-    if answer.mode == "json" or (answer.mode == "as_asked" and mode == "json"):
-        headers = (*reply.headers, ("content-type", "application/json"))
-        return replace(reply, headers=headers, body=answer.document(MODEL))
-    headers = (*reply.headers, ("content-type", "text/event-stream"))
-    return replace(reply, headers=headers, body=answer.stream(MODEL))
 
 
 def observe(

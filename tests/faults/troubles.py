@@ -32,7 +32,7 @@ def base_url(trouble: Trouble, api: Simulator) -> Generator[str, None, None]:
         if trouble == "not accepted":
             # The kernel accepts one more than asked for; what comes then has no answer.
             for each in (first, second):
-                each.setblocking(False)  # noqa: FBT003
+                each.setblocking(False)
                 each.connect_ex(address)
         yield f"http://127.0.0.1:{address[1]}/api/v1"
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, cast
 
 from cline_transport.simulator import Reply
 from cline_transport.simulator._answer import Answer
+from tests.replies import made_out
 
 __all__ = ["MODEL", "Behaviour", "Call", "Mode", "Sent", "plan"]
 
@@ -83,7 +84,7 @@ class Call:
     def reply(self, attempt: int) -> Reply:
         """The reply to an attempt, the first being 1: the same bytes whoever asks, and whenever."""
         chosen = self.replies[min(attempt, len(self.replies)) - 1]
-        made = _made_out(chosen, self.mode, f"gen-{self.number}-{attempt}")
+        made = _fixed(chosen, self.mode, f"gen-{self.number}-{attempt}")
         if made.status is None:
             return made
         return replace(made, request_id=f"req_{self.number}_{attempt}")
@@ -264,17 +265,16 @@ _KINDS: Final[dict[str, tuple[int, Callable[[random.Random, Mode], Reply]]]] = {
 }
 
 
-def _made_out(reply: Reply, mode: Mode, response_id: str) -> Reply:
+def _fixed(reply: Reply, mode: Mode, response_id: str) -> Reply:
     """The reply with the bytes of its answer, without what differs from one time to the next."""
     answer = reply.body
     if not isinstance(answer, Answer):
         return reply
     answer = replace(answer, response_id=response_id)
-    if answer.mode == "json" or mode == "json":
-        headers = (*reply.headers, ("content-type", "application/json"))
-        return replace(reply, headers=headers, body=_dated(answer.document(MODEL)))
-    headers = (*reply.headers, ("content-type", "text/event-stream"))
-    return replace(reply, headers=headers, body=tuple(map(_dated, answer.stream(MODEL))))
+    made = made_out(replace(reply, body=answer), model=MODEL, stream=mode != "json")
+    if isinstance(made.body, bytes):
+        return replace(made, body=_dated(made.body))
+    return replace(made, body=tuple(map(_dated, cast("tuple[bytes, ...]", made.body))))
 
 
 def _dated(event: bytes) -> bytes:
