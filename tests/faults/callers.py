@@ -86,8 +86,8 @@ class Caller(ABC):
         self.time.drive(http._transport, is_sync=colour.is_sync)
 
     @abstractmethod
-    def ask(self, failure: Failure, mode: Mode) -> Got:
-        """Make the call; it raises nothing."""
+    def ask(self, failure: Failure, mode: Mode, seconds: float) -> Got:
+        """Make the call; it raises nothing. After so many seconds its timeout runs out."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -118,7 +118,7 @@ class Plain(Caller):
         self._url = f"{base_url}/chat/completions"
         super().__init__(colour, raw, traces)
 
-    def ask(self, failure: Failure, mode: Mode) -> Got:
+    def ask(self, failure: Failure, mode: Mode, seconds: float) -> Got:
         chat = {"model": MODEL, "messages": messages(prompt(failure)), "stream": mode == "stream"}
         body: dict[str, Any] = {"json": chat}
         if failure.body == "multipart":
@@ -126,7 +126,7 @@ class Plain(Caller):
         elif failure.body == "generator":
             pieces = _pieces if self.colour.is_sync else _async_pieces
             body = {"content": pieces(json.dumps(chat).encode())}
-        timeout = self._library.Timeout(PATIENCE, **failure.timeouts)
+        timeout = timeouts(self._library, failure, seconds)
         answer = self._client.post(self._url, timeout=timeout, **body)
         content = answer.body
         if answer.status:
@@ -164,9 +164,9 @@ class Official(Caller):
         self._sdk = Sdk(colour, client, traces)
         super().__init__(colour, http, traces)
 
-    def ask(self, failure: Failure, mode: Mode) -> Got:
+    def ask(self, failure: Failure, mode: Mode, seconds: float) -> Got:
         assert failure.body == "bytes", "the SDK sends nothing else to this endpoint"
-        timeout = self._library.Timeout(PATIENCE, **failure.timeouts)
+        timeout = timeouts(self._library, failure, seconds)
         answer = self._sdk.ask(mode, prompt=prompt(failure), timeout=timeout)
         error = answer.error
         if error is None:
@@ -188,6 +188,11 @@ class Official(Caller):
 
     def close(self) -> None:
         self._sdk.close()
+
+
+def timeouts(library: Any, failure: Failure, seconds: float) -> Any:
+    short = {} if failure.timeout is None else {failure.timeout: seconds}
+    return library.Timeout(PATIENCE, **short)
 
 
 def prompt(failure: Failure) -> str:

@@ -8,9 +8,6 @@ from cline_transport.simulator import Reply
 
 from .failure import SAID, TEXT, THRICE, Failure, Raised
 
-SOON: Final = 0.05
-"""Seconds; what is waited for never comes."""
-
 CONNECTIONS: Final = (
     Failure(
         name="refused",
@@ -21,8 +18,9 @@ CONNECTIONS: Final = (
     Failure(
         name="connect timeout",
         trouble="not accepted",
+        modes=("stream",),
         waits=THRICE,
-        timeouts={"connect": SOON},
+        timeout="connect",
         end=Raised(exception="ConnectTimeout", code="connect_timeout"),
     ),
     Failure(
@@ -40,19 +38,20 @@ CONNECTIONS: Final = (
     Failure(
         name="read timeout",
         reply=Reply.stall(),
-        timeouts={"read": SOON},
+        timeout="read",
         end=Raised(exception="ReadTimeout", code="read_timeout"),
     ),
     Failure(
         name="write timeout",
         trouble="not read",
-        timeouts={"write": SOON},
+        modes=("stream",),
+        timeout="write",
         end=Raised(exception="WriteTimeout", code="write_timeout"),
     ),
     Failure(
         name="pool timeout",
         trouble="pool full",
-        timeouts={"pool": SOON},
+        timeout="pool",
         end=Raised(exception="PoolTimeout", code="pool_timeout"),
     ),
     Failure(
@@ -80,7 +79,7 @@ CONNECTIONS: Final = (
         name="read timeout before content",
         modes=("stream",),
         reply=Reply.stream(TEXT, cut_after=0, then="stall"),
-        timeouts={"read": SOON},
+        timeout="read",
         end=Raised(exception="ReadTimeout", code="read_timeout", phase="mid_stream"),
     ),
     Failure(
@@ -98,7 +97,7 @@ CONNECTIONS: Final = (
         name="read timeout after content",
         modes=("stream",),
         reply=Reply.stream(TEXT, cut_after=2, then="stall"),
-        timeouts={"read": SOON},
+        timeout="read",
         end=Raised(exception="ReadTimeout", code="read_timeout", phase="mid_stream", text=SAID),
     ),
 )

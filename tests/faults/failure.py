@@ -110,7 +110,8 @@ class Failure:
     """Its row in the table of the page, which it may share; by default its name."""
     modes: tuple[Mode, ...] = ("json", "stream")
     body: Body = "bytes"
-    timeouts: Mapping[str, float] = field(default_factory=dict[str, float])
+    timeout: Literal["connect", "read", "write", "pool"] | None = None
+    """The one that runs out."""
     settings: Settings | None = None
 
     @property

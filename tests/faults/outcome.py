@@ -10,6 +10,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from cline_transport.simulator import Reply
+from cline_transport.wire import as_mapping
 
 from .failure import TEXT, Failure, HttpError, InStream, Raised
 
@@ -109,7 +110,8 @@ def _read(event: bytes) -> tuple[list[str], Any]:
 
 
 def _before_the_error(body: bytes) -> bytes:
-    return b"".join(takewhile(lambda event: b"error" not in event, events_of(body)))
+    before = takewhile(lambda event: b"error" not in event, events_of(body))
+    return b"".join(before)
 
 
 def _documented(end: HttpError) -> dict[str, object]:
@@ -189,7 +191,7 @@ class Expected:
         if self.sdk:
             read: Any = json.loads(sent) if isinstance(body, bytes) else body
             delivered = read.get("error", read)  # as the SDK hands it over
-            code = delivered["code"] if "code" in delivered else None
+            code = (as_mapping(delivered) or {}).get("code")
             ended = f"{sdk_class(end.status)} {end.status} {code}"
         return self._ending(ended, delivered, end.code, end.phase, end.status, final=end.final)
 
