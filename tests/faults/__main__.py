@@ -25,15 +25,7 @@ def run(python: str, *, only: str = "") -> dict[str, bool]:
     """Run the cells in one environment; which of them held."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [
-            python,
-            "-m",
-            "pytest",
-            "-q",
-            "tests/faults",
-            "-k",
-            f"{TEST}{only}",
-        ]
+        command = [python, "-m", "pytest", "-q", "tests/faults", "-k", TEST + only]
         done = subprocess.run(  # noqa: S603 -- an interpreter that was named, our own tests
             [*command, "--junitxml", str(report)], cwd=ROOT, check=False
         )

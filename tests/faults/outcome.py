@@ -47,6 +47,8 @@ class CallSpan:
 class AttemptSpan:
     """The HTTP span of an attempt."""
 
+    call: int = 1
+    """The number of the call whose span is its parent."""
     resend_count: int | None = None
     error: str | None = None
     request: int | None = None
@@ -243,6 +245,7 @@ class Expected:
         )
         attempts = tuple(
             AttemptSpan(
+                call=max(1, number - failure.attempts + 1),
                 resend_count=number - 1 or None if number <= failure.attempts else None,
                 error=None if late else str(code),
                 request=number if self._answered else None,

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
 
 from cline_transport import error_info
 from cline_transport._limiter import LINES
@@ -92,8 +93,10 @@ def observe(
         got = caller.ask(failure, mode, seconds)
         received = api.requests
 
+    assert len({one.body for one in received}) <= 1
     ids = [one.request_id for one in received]
     numbers: dict[object, int] = {one: n for n, one in enumerate(ids, 1) if one is not None}
+    parents = {_id(span.context): number for number, span in enumerate(traces.calls, 1)}
     info = None if got.source is None else error_info(got.source)
     explained = None
     if info is not None:
@@ -116,7 +119,7 @@ def observe(
         requests=len(received),
         waits=tuple(time.waits),
         calls=tuple(_call(span, numbers) for span in traces.calls),
-        attempts=tuple(_attempt(span, numbers) for span in traces.attempts),
+        attempts=tuple(_attempt(span, numbers, parents) for span in traces.attempts),
         open_spans=(traces.ledger.started - started) - (traces.ledger.ended - ended),
         connections_in_use=len(in_use(caller.inner._pool)),
     )
@@ -144,15 +147,23 @@ def _call(span: ReadableSpan, numbers: dict[object, int]) -> CallSpan:
     )
 
 
-def _attempt(span: ReadableSpan, numbers: dict[object, int]) -> AttemptSpan:
+def _attempt(
+    span: ReadableSpan, numbers: dict[object, int], parents: dict[int, int]
+) -> AttemptSpan:
     told = span.attributes or {}
     assert told.get("error.type") == told.get("cline.error.code")
     resend = told.get("http.request.resend_count")
     return AttemptSpan(
+        call=parents[_id(span.parent)],
         resend_count=None if resend is None else int(str(resend)),
         error=_text(told.get("error.type")),
         request=numbers.get(told.get("cline.request_id")),
     )
+
+
+def _id(context: SpanContext | None) -> int:
+    assert context is not None
+    return context.span_id
 
 
 def _text(value: object) -> str | None:
