@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from cline_transport.simulator import Reply, Simulator
-from tests.clients.support import Colour, sdk_leaves_generators
+from tests.clients.support import sdk_leaves_generators
 from tests.transport.conftest import unread
 
 from .callers import CELLS, Cell
+from .conftest import Colours
 from .failure import NEVER, SAID, THRICE, Failure, HttpError, Raised
 from .matrix import FAILURES
 from .run import check
@@ -28,9 +28,9 @@ MATRIX = [
 
 @pytest.mark.parametrize(("failure", "cell"), MATRIX)
 def test_a_failure_ends_as_its_row_says(
-    failure: Failure, cell: Cell, colour_of: Callable[[str], Colour], api: Simulator
+    failure: Failure, cell: Cell, colours: Colours, api: Simulator
 ) -> None:
-    check(failure, cell, colour_of(cell.colour), api)
+    check(failure, cell, colours[cell.colour], api)
 
 
 # --- a row that is wrong is found out ---
@@ -60,10 +60,10 @@ WRONG: dict[str, Failure] = {
 )
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_a_row_that_is_wrong_fails(
-    wrong: Failure, cell: Cell, colour_of: Callable[[str], Colour], api: Simulator
+    wrong: Failure, cell: Cell, colours: Colours, api: Simulator
 ) -> None:
     with pytest.raises(AssertionError):
-        check(wrong, cell, colour_of(cell.colour), api)
+        check(wrong, cell, colours[cell.colour], api)
 
 
 def test_a_name_is_that_of_one_failure() -> None:
