@@ -13,7 +13,7 @@ from cline_transport._current import HttpSuppressed
 from cline_transport._dropped import drop, settle
 from cline_transport._exchange import EXCHANGE, Exchange
 from cline_transport._family import Family
-from cline_transport._http_spans import AttemptSpans
+from cline_transport._http_spans import AttemptSpans, AttemptView
 from cline_transport._limiter import Limiter, Turn
 from cline_transport._overrides import effective
 from cline_transport._protocols import Clock, RequestLike, ResponseLike
@@ -109,16 +109,20 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
         ours = telemetry.wants_attempts
         if hidden or ours or self.spans.adopted is not None:
             try:
+                send_traced = self.spans.send
                 if telemetry.enabled:
-                    exchange.hide_query(request)
+                    exchange.view = AttemptView(request, headers=self.spans.reads_headers)
                 with telemetry.current():
-                    response = await self.spans.send(request)
+                    response = await send_traced(request)
                 if not exchange.sent:  # it never came to us: it is the answer all the same
                     await self._exchange(_returning(response), request)
             except Exception:
                 if exchange.sent and not exchange.decided:
                     raise
                 logger.debug("an attempt's HTTP span saw an exception", exc_info=True)
+            finally:
+                if exchange.view is not None:
+                    exchange.view.end()
             if exchange.sent:
                 return
             # An instrumentation failed, or a hook of it: the call goes on without.
@@ -144,15 +148,19 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
     ) -> ResponseT:
         exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE][0]
         exchange.traced = True
-        exchange.show_query(request)
+        if exchange.view is not None:
+            exchange.view.lift(request)
         exchange.telemetry.inject_beneath(request.headers)
         try:
-            return await self._exchange_beneath(send, request)
+            response = await self._exchange_beneath(send, request)
         except Exception as exc:
             shown = exchange.shown(exc)
             if shown is exc:
                 raise
             raise shown from None
+        if exchange.view is not None:
+            exchange.view.lower(response)
+        return response
 
     async def _exchange_beneath(
         self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT

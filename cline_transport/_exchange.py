@@ -20,9 +20,11 @@ from cline_transport._decisions import (
 from cline_transport._decoded_stream import DecodedStream, always
 from cline_transport._decoding import Decoder
 from cline_transport._family import Family, network_stream
+from cline_transport._headers import LowerHeaders
+from cline_transport._http_spans import AttemptView
 from cline_transport._limiter import Limiter, Turn
 from cline_transport._protocols import Clock, RequestHead, RequestLike, ResponseHead, ResponseLike
-from cline_transport._redaction import hide_query, without_secrets
+from cline_transport._redaction import without_secrets
 from cline_transport.call import Call
 from cline_transport.errors import EXTENSION, REQUEST_RECORD, ErrorInfo
 from cline_transport.inspection import StreamReader
@@ -47,9 +49,8 @@ class Exchange(Generic[RequestT, ResponseT]):
 
     __slots__ = (
         "_body", "_call", "_clock", "_family", "_head", "_limiter", "_network", "_plan", "_raise",
-        "_reason", "_request", "_send", "_stream", "_turn", "_url", "_verdict", "exception",
-        "response", "rest", "sent", "telemetry", "traced",
-        "transport_error",
+        "_reason", "_request", "_send", "_stream", "_turn", "_verdict", "exception", "response",
+        "rest", "sent", "telemetry", "traced", "transport_error", "view",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +71,7 @@ class Exchange(Generic[RequestT, ResponseT]):
             url.host,
             url.port,
             url.path,
-            family.headers_of(request),
+            LowerHeaders(request.headers),
             family.body_of(request),
             url.query,
         )
@@ -105,7 +106,8 @@ class Exchange(Generic[RequestT, ResponseT]):
         self._head = _NO_HEAD
         self.sent = False
         """Whether the attempt under way has reached the transport beneath."""
-        self._url: Any = None
+        self.view: AttemptView | None = None
+        """What its HTTP span sees of it."""
         self.traced = False
         """Whether it runs beneath an HTTP span, or where one would be."""
         self.response: ResponseT | None = None
@@ -163,18 +165,6 @@ class Exchange(Generic[RequestT, ResponseT]):
         extensions[EXCHANGE] = [self]  # emptied when used: a pool keeps requests, and would keep us
         return self._family.attempt_request(self._request, extensions, self._send)
 
-    def hide_query(self, request: Any) -> None:
-        """Show the HTTP span an attempt's URL without its query's values."""
-        url = request.url
-        if url.query or url.fragment:
-            self._url = url
-            request.url = url.copy_with(query=hide_query(url.query) or None, fragment=None)
-
-    def show_query(self, request: Any) -> None:
-        """Give an attempt its URL back, beneath the HTTP span."""
-        if self._url is not None:
-            request.url = self._url
-
     def shown(self, exc: Exception) -> Exception:
         """What the HTTP span may record of an exception; the caller gets the original."""
         return without_secrets(exc, self.telemetry.head) if self.decided else exc
@@ -182,7 +172,7 @@ class Exchange(Generic[RequestT, ResponseT]):
     def plan(self, response: ResponseT) -> BodyPlan:
         """A response has come: how to treat its body."""
         self.response = response
-        self._head = ResponseHead(response.status_code, self._family.headers_of(response))
+        self._head = ResponseHead(response.status_code, LowerHeaders(response.headers))
         self._plan = plan = self._call.plan(self._head)
         if plan == "stream":
             self._open_stream()
@@ -250,7 +240,8 @@ class Exchange(Generic[RequestT, ResponseT]):
             self.telemetry.on_attempt(self._call.record.attempts[-1])
 
     def _decoded(self, raw: bytes, *, complete: bool) -> Body:
-        decoder = Decoder.of(self._family, self._head.headers.get("content-encoding", ""))
+        encoding = self._head.headers.get("content-encoding")
+        decoder = Decoder.of(self._family, encoding) if encoding else None
         if decoder is None:
             return Body(raw, raw, complete)
         decoded, whole = decoder.decode_all(raw, self.limit)
@@ -365,6 +356,11 @@ class Exchange(Generic[RequestT, ResponseT]):
             self._call.record.completed = self._call.record.error is None
             self._end()
         return out
+
+    @property
+    def raises(self) -> bool:
+        """Whether there is a `StreamError` to raise now."""
+        return self._raise is not None
 
     def raised(self) -> Exception | None:
         """The `StreamError` to raise now, what came before it having been delivered."""

@@ -46,10 +46,6 @@ class Family(Protocol[RequestT, ResponseT]):
         """The library's own decoder for a content encoding."""
         ...
 
-    def headers_of(self, message: RequestT | ResponseT) -> Mapping[str, str]:
-        """A message's headers, to be looked up in lower case: cheaper than the library's own."""
-        ...
-
     def edit(
         self,
         response: ResponseT,

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Final
+from functools import cache, partial
+from types import MethodType
+from typing import Any, Final, cast
 
 from opentelemetry.instrumentation.utils import unwrap
 from wrapt import FunctionWrapper  # what opentelemetry-instrumentation patches with
 
-from cline_transport._redaction import HEADER_PATTERNS
+from cline_transport._redaction import HEADER_PATTERNS, hide_query
 
-__all__ = ["AttemptSpans", "Instrumentable", "link", "unlink"]
+__all__ = ["AttemptSpans", "AttemptView", "Instrumentable", "link", "unlink"]
 
 _INSTRUMENTATION: Final = "opentelemetry.instrumentation.httpx"
 _TRANSPORTS: Final = {
@@ -58,7 +59,9 @@ class AttemptSpans:
         meter_provider: The same for its metrics.
     """
 
-    __slots__ = ("_exchange", "_family", "_own", "_providers", "_transport", "above", "method")
+    __slots__ = (
+        "_exchange", "_family", "_own", "_own_reads", "_providers", "_transport", "above", "method",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class AttemptSpans:
         self._exchange = exchange
         self._providers = (tracer_provider, meter_provider)
         self._own: Send | None = None
+        self._own_reads = True
         self.above: dict[str, Any] = {}
         """The attributes of our own transport, which `instrument_client()` patches."""
 
@@ -112,6 +116,11 @@ class AttemptSpans:
         return self._wrapped(_redacting(application), partial(self._exchange, beneath))
 
     @property
+    def reads_headers(self) -> bool:
+        """Whether an HTTP span, or a hook, may look at headers: one of ours only where asked."""
+        return self._own_reads or self.instrumented
+
+    @property
     def plain(self) -> Send:
         """Send one request as if we were not there."""
         beneath: Send = getattr(self._transport, self.method)
@@ -136,9 +145,63 @@ class AttemptSpans:
             spans._transport = beneath
         else:
             spans = wrapper(beneath, *self._providers)
+            captured = ("_captured_request_headers", "_captured_response_headers")
+            self._own_reads = any(getattr(spans, name, True) for name in captured)
         spans._sensitive_headers = _sensitive(getattr(spans, "_sensitive_headers", None))
         traced: Send = getattr(spans, self.method)
         return traced
+
+
+class AttemptView:
+    """What the HTTP span of an attempt gets to see of it, while it looks.
+
+    A URL without the values of its query. And no headers where it has no use for them:
+    OpenTelemetry's instrumentation takes all of them apart before it asks whether any is wanted,
+    at a cost of a tenth of a call.
+
+    Args:
+        request: The attempt's.
+        headers: Whether its headers are shown.
+    """
+
+    __slots__ = ("_request_headers", "_response", "_response_headers", "_url")
+
+    def __init__(self, request: Any, *, headers: bool) -> None:
+        url = self._url = request.url
+        if url.query or url.fragment:
+            request.url = url.copy_with(query=hide_query(url.query) or None, fragment=None)
+        self._request_headers = None if headers else request.headers
+        if not headers:
+            kind = cast("Callable[[], Any]", type(request.headers))
+            request.headers = _no_headers(kind)
+        self._response: Any = None
+        self._response_headers: Any = None
+
+    def lift(self, request: Any) -> None:
+        """Beneath the span: give the request its own back, with the headers of the trace."""
+        request.url = self._url
+        if self._request_headers is not None:
+            added, request.headers = request.headers, self._request_headers
+            for name, value in added.raw:
+                request.headers[name.decode()] = value.decode()
+
+    def lower(self, response: Any) -> None:
+        """The span is about to see the response."""
+        if self._request_headers is not None:
+            self._response, self._response_headers = response, response.headers
+            kind = cast("Callable[[], Any]", type(response.headers))
+            response.headers = _no_headers(kind)
+
+    def end(self) -> None:
+        """The span has ended."""
+        if self._response is not None:
+            self._response.headers = self._response_headers
+
+
+@cache
+def _no_headers(kind: Callable[[], Any]) -> Any:
+    """No headers of a library's; nobody adds any, as trace headers go into a copy."""
+    return kind()
 
 
 def _redacting(application: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,6 +226,8 @@ class _Beneath:
 
 def _application_wrapper(send: object) -> Callable[..., Any] | None:
     """OpenTelemetry's wrapper around a transport's method, where an application has put one."""
+    if type(send) is MethodType:  # wrapt's pass for one by `isinstance`
+        return None
     wrapper: Any = getattr(send, "_self_wrapper", None)  # wrapt's name for it
     function = getattr(wrapper, "func", None)
     return wrapper if getattr(function, "__module__", None) == _INSTRUMENTATION else None

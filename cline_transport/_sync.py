@@ -14,7 +14,7 @@ from cline_transport._current import HttpSuppressed
 from cline_transport._dropped import drop, settle
 from cline_transport._exchange import EXCHANGE, Exchange
 from cline_transport._family import Family
-from cline_transport._http_spans import AttemptSpans
+from cline_transport._http_spans import AttemptSpans, AttemptView
 from cline_transport._limiter import Limiter, Turn
 from cline_transport._overrides import effective
 from cline_transport._protocols import Clock, RequestLike, ResponseLike
@@ -105,16 +105,20 @@ class SyncLoop(Generic[RequestT, ResponseT]):
         ours = telemetry.wants_attempts
         if hidden or ours or self.spans.adopted is not None:
             try:
+                send_traced = self.spans.send
                 if telemetry.enabled:
-                    exchange.hide_query(request)
+                    exchange.view = AttemptView(request, headers=self.spans.reads_headers)
                 with telemetry.current():
-                    response = self.spans.send(request)
+                    response = send_traced(request)
                 if not exchange.sent:  # it never came to us: it is the answer all the same
                     self._exchange(_returning(response), request)
             except Exception:
                 if exchange.sent and not exchange.decided:
                     raise
                 logger.debug("an attempt's HTTP span saw an exception", exc_info=True)
+            finally:
+                if exchange.view is not None:
+                    exchange.view.end()
             if exchange.sent:
                 return
             # An instrumentation failed, or a hook of it: the call goes on without.
@@ -141,15 +145,19 @@ class SyncLoop(Generic[RequestT, ResponseT]):
     ) -> ResponseT:
         exchange: Exchange[RequestT, ResponseT] = request.extensions[EXCHANGE][0]
         exchange.traced = True
-        exchange.show_query(request)
+        if exchange.view is not None:
+            exchange.view.lift(request)
         exchange.telemetry.inject_beneath(request.headers)
         try:
-            return self._exchange_beneath(send, request)
+            response = self._exchange_beneath(send, request)
         except Exception as exc:
             shown = exchange.shown(exc)
             if shown is exc:
                 raise
             raise shown from None
+        if exchange.view is not None:
+            exchange.view.lower(response)
+        return response
 
     def _exchange_beneath(
         self, send: Callable[[RequestT], ResponseT], request: RequestT
@@ -281,7 +289,10 @@ class SyncBody:
         _unclosed[id(self._iterator)] = self._iterator
         # It must not refer to the body: what is dropped is to be gone at once. And it must not be
         # closed by whoever leaves an iteration: a `yield from` would close a generator.
-        self._chunks = chain(_inspected(self._iterator, exchange, weakref.ref(self)))
+        held = exchange.take_held()
+        self._chunks = chain(
+            [held] if held else [], _inspected(self._iterator, exchange, weakref.ref(self))
+        )
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
@@ -311,33 +322,33 @@ def _inspected(
     iterator: Iterator[bytes], exchange: Exchange[Any, Any], body: weakref.ref[SyncBody]
 ) -> Iterator[bytes]:
     """The chunks as they are delivered. A good one costs a question and no more."""
-    if held := exchange.take_held():
-        yield held
     passes = exchange.passes
-    while True:
-        error = exchange.raised()
-        if error is not None:
-            if (owner := body()) is not None:
-                owner.close()
-            try:
-                raise error
-            finally:
-                del error
-        passed = True
-        while passed:
-            try:
-                chunk = next(iterator)
-                passed = passes(chunk)
-                out = chunk if passed else exchange.on_chunk(chunk)
-            except StopIteration:
-                out, passed = exchange.on_end(), False
-                if not out and exchange.raised() is None:
-                    return
-            except BaseException as exc:
-                exchange.on_body_exception(exc)
-                raise
-            if out:
-                yield out
+    try:
+        if not exchange.raises:
+            for chunk in iterator:
+                if passes(chunk):
+                    yield chunk
+                    continue
+                if out := exchange.on_chunk(chunk):
+                    yield out
+                if exchange.raises:
+                    break
+            else:
+                if out := exchange.on_end():
+                    yield out
+    except GeneratorExit:
+        raise  # the body was dropped, and sees to it
+    except BaseException as exc:
+        exchange.on_body_exception(exc)
+        raise
+    error = exchange.raised()
+    if error is not None:
+        if (owner := body()) is not None:
+            owner.close()
+        try:
+            raise error
+        finally:
+            del error
 
 
 _DRAIN_SECONDS: Final = 0.1

@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from cline_transport._decisions import Body, BodyPlan, Deliver, Raise, Rewrite, Try
 from cline_transport._explain import Explainer
 from cline_transport._protocols import RequestHead, ResponseHead
+from cline_transport._request_body import RequestFacts, make_explicit, read_request
 from cline_transport.errors import ErrorInfo, is_rate_limit
 from cline_transport.inspection import (
-    RequestFacts,
     StreamFailure,
     StreamReader,
-    make_explicit,
+    may_hold_error,
+    read_answer,
     read_completion,
-    read_request,
 )
 from cline_transport.limits import Reason
 from cline_transport.record import Attempt, CallRecord
@@ -105,7 +106,8 @@ class Call:
 
     def begin(self, now: float, wait: float = 0.0) -> None:
         """An attempt starts, `wait` seconds having been waited for it."""
-        self.record.forget_answer()
+        if self.record.attempts:
+            self.record.forget_answer()
         self._tried_at = now
         self._wait = wait
         self.cooldown = 0.0
@@ -348,6 +350,9 @@ class Call:
                 return error, None
             return error, Rewrite(head.status_code, rewritten)
         if body is None or not body.complete:
+            return None, None
+        if not may_hold_error(body.decoded):
+            self.record.read_later(partial(read_answer, body.decoded))
             return None, None
         payload = load_json(body.decoded)
         inside = read_json_error(payload)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 from cline_transport.errors import ErrorInfo
 
@@ -49,6 +51,9 @@ class Usage:
     cost: float | None = None
 
 
+_ANSWER: Final = frozenset({"response_model", "response_id", "finish_reason", "usage"})
+
+
 @dataclass(slots=True, kw_only=True)
 class CallRecord:
     """What a call did, in `response.extensions["cline_transport"]`; it fills as the body is read.
@@ -86,12 +91,33 @@ class CallRecord:
     limit_wait: float = 0.0
     completed: bool = False
     error: ErrorInfo | None = None
+    _unread: Callable[[CallRecord], None] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def forget_answer(self) -> None:
         """A new attempt begins: what the one before answered is no longer the answer."""
         self.response_model = self.response_id = self.finish_reason = None
         self.usage = Usage()
-        self.time_to_first_chunk = None
+        self.time_to_first_chunk = self._unread = None
+
+    def read_later(self, read: Callable[[CallRecord], None]) -> None:
+        """An answer came; `read` is called when somebody asks what it says, if anybody does."""
+        del self.response_model, self.response_id, self.finish_reason, self.usage
+        self._unread = read
+
+    if not TYPE_CHECKING:  # a checker would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in _ANSWER:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            read = self._unread
+            self.forget_answer()
+            try:
+                read(self)
+            except Exception:  # noqa: BLE001 -- inspection never breaks a call
+                self.forget_answer()
+            return getattr(self, name)
 
     @property
     def retries(self) -> int:

@@ -119,11 +119,19 @@ def _first_boundary(chunk: bytes, last: int) -> int:
     return found.end() if found else len(chunk)
 
 
+def _is_usual(run: bytes) -> bool:
+    """Whether it is one event of one line, as nearly all are."""
+    return run.find(b"\n") == len(run) - 2 and run.endswith(b"\n\n") and _CR not in run
+
+
 def split_events(run: bytes) -> Iterator[bytes]:
     """Cut a run into its events, each with its blank line; the parts joined are the run.
 
     One at a time: an object for each of many tiny events would take many times their bytes.
     """
+    if _is_usual(run):
+        yield run
+        return
     start = 0
     for found in _BLANK_LINE.finditer(run):
         yield run[start : found.end()]
@@ -146,6 +154,8 @@ def parse_event(raw: bytes) -> Event:
         >>> parse_event(b"event: error\r\ndata:1\r\ndata: 2\r\n\r\n")
         Event(name='error', data=b'1\n2')
     """
+    if _is_usual(raw) and raw.startswith(b"data: "):
+        return Event("", raw[6:-2])
     name = ""
     data: list[bytes] = []
     for line in _LINE_END.split(raw.removeprefix(_BOM)):

@@ -13,7 +13,7 @@ import logging
 import traceback
 from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, Final, NamedTuple, ParamSpec
 
 from opentelemetry import context, metrics, propagate, trace
 from opentelemetry._logs import LoggerProvider, NoOpLoggerProvider, get_logger_provider
@@ -36,6 +36,7 @@ from cline_transport._events import Events, opted_in
 from cline_transport._limiter import Turn
 from cline_transport._metrics import Metrics
 from cline_transport._protocols import RequestHead
+from cline_transport._providers import given, global_meters, global_tracers, records
 from cline_transport._redaction import redact
 from cline_transport._version import __version__
 from cline_transport.errors import ErrorInfo
@@ -48,7 +49,6 @@ __all__ = ["CallTelemetry", "Ending", "Telemetry"]
 logger: Final = logging.getLogger("cline_transport")
 
 _P = ParamSpec("_P")
-_API: Final = ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
 _MAX_STACK: Final = 16 * 1024
 _NOT_TRACED: Final = nullcontext()
 
@@ -88,20 +88,6 @@ def _harmless(
     return guarded
 
 
-def _records(provider: object) -> bool:
-    """Whether a provider may record: those of the API itself do nothing, or stand for none yet."""
-    module = type(provider).__module__
-    return not module.startswith(_API)
-
-
-_ProviderT = TypeVar("_ProviderT")
-
-
-def _given(provider: _ProviderT | None) -> _ProviderT | None:
-    """A provider that was given; the API's stand-in for the global one is the global one."""
-    return None if type(provider).__name__.lstrip("_").startswith("Proxy") else provider
-
-
 class Telemetry:
     """Tracer, instruments and event logger of one transport.
 
@@ -119,9 +105,9 @@ class Telemetry:
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
     ) -> None:
-        self._tracers = _given(tracer_provider)
-        self._meters = _given(meter_provider)
-        self._logs = _given(logger_provider)
+        self._tracers = given(tracer_provider)
+        self._meters = given(meter_provider)
+        self._logs = given(logger_provider)
         self._tracer: Tracer = trace.NoOpTracer()
         try:
             self._tracer = trace.get_tracer(
@@ -150,8 +136,8 @@ class Telemetry:
         call = CallTelemetry(head, model)
         if not settings.enabled:
             return call
-        tracing = _records(self._tracers or trace.get_tracer_provider())
-        metered = _records(self._meters or metrics.get_meter_provider())
+        tracing = records(self._tracers or global_tracers())
+        metered = records(self._meters or global_meters())
         # Without either there are events of failures only, which ask for themselves.
         if (tracing or metered) and not is_instrumentation_enabled():
             return call
@@ -187,7 +173,7 @@ class Telemetry:
     @property
     def wants_events(self) -> bool:
         """Whether failures are to be told as log events."""
-        wanted = opted_in() and _records(self._logs or get_logger_provider())
+        wanted = opted_in() and records(self._logs or get_logger_provider())
         return wanted and is_instrumentation_enabled()
 
 

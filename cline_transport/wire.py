@@ -108,7 +108,7 @@ class WireError(NamedTuple):
 
 def clean(text: str) -> str:
     """`text` without lone surrogates, which no exporter can encode."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 # Of C0 and C1, and what turns the direction of writing: a terminal or a log viewer obeys them.
@@ -122,6 +122,8 @@ def clip(text: str, limit: int = MAX_MESSAGE) -> str:
         >>> clip("one\n\x1b[31mtwo")
         'one [31mtwo'
     """
+    if len(text) <= limit and text.isascii() and text.isprintable() and " " not in text:
+        return text  # as most are: an ID, a code
     line = " ".join(_CONTROL.sub(" ", clean(text[: 4 * limit])).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
@@ -168,8 +170,20 @@ def is_transient(code: Code, status_code: int | None) -> bool:
     return code in TRANSIENT or as_status(code) in TRANSIENT or status_code in TRANSIENT
 
 
+_read_json: Final = json.JSONDecoder().raw_decode
+
+
 def load_json(body: bytes) -> object:
     """The decoded JSON, or `None` where it is none (or too deep to be read)."""
+    try:  # as nearly always: UTF-8, and nothing around the value
+        text = body.decode()
+        value, end = _read_json(text)
+    except ValueError:
+        text, value, end = "", None, -1
+    except RecursionError:
+        return None
+    if end == len(text):
+        return value
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

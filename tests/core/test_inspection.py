@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cline_transport._request_body import RequestFacts, read_request
 from cline_transport.inspection import (
     OnError,
-    RequestFacts,
     StreamReader,
     read_completion,
-    read_request,
 )
 from cline_transport.record import CallRecord
 from cline_transport.wire import WireError
