@@ -17,8 +17,9 @@ class LowerHeaders(Mapping[str, str]):
         headers: The library's.
 
     Example:
-        >>> LowerHeaders(httpx.Headers({"X-Request-ID": "req-1"})).get("x-request-id")
-        'req-1'
+        ```python
+        LowerHeaders(response.headers).get("x-request-id")
+        ```
     """
 
     __slots__ = ("_headers", "_values")

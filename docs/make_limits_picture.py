@@ -15,7 +15,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,12 +23,13 @@ from typing import NamedTuple
 from tests.fleet.harness import CONCURRENT, PER_MINUTE, PROCESSES, TASKS, Figures, strategies
 from tests.fleet.harness import measure as measure_fleet
 from tests.limits.redis_server import COMMAND, RedisServer
+from tests.pages import Marks, Theme, draw_themes, opening, table
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "limits.md"
 ASSETS = DOCS / "assets"
 
-BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+MARKS = Marks(PAGE, "figures")
 
 SECONDS = 30.0
 
@@ -108,7 +108,7 @@ def rows_of(measured: Mapping[str, tuple[Figures, Figures]]) -> list[Row]:
 
 def text_of(rows: Sequence[Row], redis: str) -> str:
     """What stands between the marks of the page."""
-    table = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *rows]
+    lines = table([HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *rows])
     return "\n".join(
         [
             f"{PROCESSES} processes with {TASKS} tasks each call one key for {SECONDS:.0f} s. The "
@@ -117,7 +117,7 @@ def text_of(rows: Sequence[Row], redis: str) -> str:
             "",
             PICTURE,
             "",
-            *("| " + " | ".join(cells) + " |" for cells in table),
+            *lines,
             "",
             "*Refused*: the share of all requests that were answered with 429. *Throughput*: "
             "requests served, as a share",
@@ -147,36 +147,8 @@ def redis_version() -> str:
 
 def read_rows(page: str) -> list[Row]:
     """The table of the page."""
-    figures = page.partition(BEGIN)[2].partition(END)[0]
-    table = [line for line in figures.splitlines() if line.startswith("| ")]
-    return [Row(*(cell.strip() for cell in line.strip("|").split("|"))) for line in table[2:]]
+    return [Row(*cells) for cells in MARKS.rows(page)]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Theme:
-    """The colours of one picture, GitHub's own light or dark ground in mind."""
-
-    ground: str
-    border: str
-    grid: str
-    text: str
-    quiet: str
-    good: str
-    bad: str
-
-
-THEMES = {
-    "light": Theme(
-        ground="#ffffff", border="#d1d9e0", grid="#eaeef2", text="#1f2328", quiet="#59636e",
-        good="#1a7f37", bad="#bc4c00",
-    ),
-    "dark": Theme(
-        ground="#0d1117", border="#3d444d", grid="#21262d", text="#f0f6fc", quiet="#9198a1",
-        good="#3fb950", bad="#db6d28",
-    ),
-}  # fmt: skip
-
-SANS = "-apple-system,BlinkMacSystemFont,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
 
 WIDTH, MARGIN = 800, 20
 TOP, STEP, BAR = 84, 36, 16
@@ -190,23 +162,11 @@ FULL = 104
 def draw(rows: Sequence[Row], theme: Theme) -> str:
     """The picture as SVG: no script, no font, no outside reference."""
     height = TOP + STEP * (len(rows) - 1) + 32
-    title = escape("Requests refused and served: " + ", ".join(
+    title = "Requests refused and served: " + ", ".join(
         f"{row.name} {row.refused} and {row.throughput}" for row in rows
-    ))  # fmt: skip
+    )  # fmt: skip
     parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-            f'width="{WIDTH}" height="{height}" role="img" aria-label="{title}">'
-        ),
-        f"<title>{title}</title>",
-        (
-            f"<style>text{{font:13px {SANS};fill:{theme.text}}}"
-            f".q{{font-size:11px;fill:{theme.quiet}}}.b{{font-weight:600}}</style>"
-        ),
-        (
-            f'<rect x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1}" rx="8" '
-            f'fill="{theme.ground}" stroke="{theme.border}"/>'
-        ),
+        *opening(title, WIDTH, height, theme),
         f'<text class="b" x="{MARGIN}" y="30">Each process has</text>',
         f'<text class="b" x="{REFUSED_X}" y="30">Requests refused</text>',
         f'<text class="b" x="{THROUGHPUT_X}" y="30">Served of the allowed</text>',
@@ -257,22 +217,14 @@ def write_pictures(page: str, assets: Path = ASSETS) -> None:
         page: The page.
         assets: The directory to write the pictures to.
     """
-    assets.mkdir(parents=True, exist_ok=True)
-    for name, theme in THEMES.items():
-        text = draw(read_rows(page), theme)
-        (assets / f"limits-{name}.svg").write_text(text, encoding="utf-8", newline="\n")
+    rows = read_rows(page)
+    draw_themes("limits", lambda theme: draw(rows, theme), assets)
 
 
 def main() -> int:
     """Measure, and write the table and the pictures."""
     if "--draw" not in sys.argv[1:]:
-        figures = text_of(rows_of(measure()), redis_version())
-        before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not (begin and end):
-            raise RuntimeError(f"{PAGE.name} has no {BEGIN} and {END}")
-        page = f"{before}{BEGIN}\n{figures}\n{END}{after}"
-        PAGE.write_text(page, encoding="utf-8", newline="\n")
+        MARKS.write(text_of(rows_of(measure()), redis_version()))
     write_pictures(PAGE.read_text(encoding="utf-8"))
     return 0
 

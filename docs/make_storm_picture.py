@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cline_transport.retry import GiveUp, RetryPolicy, RetryThrottle, ServerAdvice
+from tests.pages import Marks, Theme, draw_themes, opening, table
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "reliability.md"
 ASSETS = DOCS / "assets"
 
-BEGIN, END = "<!-- storms -->", "<!-- /storms -->"
+MARKS = Marks(PAGE, "storms")
 
 CLIENTS = 200
 CAPACITY = 400.0
@@ -209,7 +210,7 @@ def row_of(name: str) -> Row:
 
 def text_of(rows: Sequence[Row]) -> str:
     """What stands between the marks of the page."""
-    table = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *rows]
+    lines = table([HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *rows])
     return "\n".join(
         [
             f"{CLIENTS} clients call a server that can give {CAPACITY:.0f} answers a second. It "
@@ -219,7 +220,7 @@ def text_of(rows: Sequence[Row]) -> str:
             "",
             PICTURE,
             "",
-            *("| " + " | ".join(cells) + " |" for cells in table),
+            *lines,
             "",
             f"*Overload*: for {OVERLOAD_SECONDS:.0f} s there are {OVERLOAD:.0%} of the calls that "
             "the server can answer, and so at least",
@@ -238,36 +239,8 @@ def text_of(rows: Sequence[Row]) -> str:
 
 def read_rows(page: str) -> list[Row]:
     """The table of the page."""
-    figures = page.partition(BEGIN)[2].partition(END)[0]
-    table = [line for line in figures.splitlines() if line.startswith("| ")]
-    return [Row(*(cell.strip() for cell in line.strip("|").split("|"))) for line in table[2:]]
+    return [Row(*cells) for cells in MARKS.rows(page)]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Theme:
-    """The colours of one picture, GitHub's own light or dark ground in mind."""
-
-    ground: str
-    border: str
-    grid: str
-    text: str
-    quiet: str
-    good: str
-    bad: str
-
-
-THEMES = {
-    "light": Theme(
-        ground="#ffffff", border="#d1d9e0", grid="#eaeef2", text="#1f2328", quiet="#59636e",
-        good="#1a7f37", bad="#bc4c00",
-    ),
-    "dark": Theme(
-        ground="#0d1117", border="#3d444d", grid="#21262d", text="#f0f6fc", quiet="#9198a1",
-        good="#3fb950", bad="#db6d28",
-    ),
-}  # fmt: skip
-
-SANS = "-apple-system,BlinkMacSystemFont,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
 
 WIDTH, MARGIN = 800, 20
 TOP, STEP, BAR = 84, 36, 16
@@ -298,23 +271,11 @@ COLUMNS = (
 def draw(rows: Sequence[Row], theme: Theme) -> str:
     """The picture as SVG: no script, no font, no outside reference."""
     height = TOP + STEP * (len(rows) - 1) + 32
-    title = escape("Attempts per call and useful throughput in an overload: " + ", ".join(
+    title = "Attempts per call and useful throughput in an overload: " + ", ".join(
         f"{row.name} {row.attempts} and {row.goodput}" for row in rows
-    ))  # fmt: skip
+    )  # fmt: skip
     parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-            f'width="{WIDTH}" height="{height}" role="img" aria-label="{title}">'
-        ),
-        f"<title>{title}</title>",
-        (
-            f"<style>text{{font:13px {SANS};fill:{theme.text}}}"
-            f".q{{font-size:11px;fill:{theme.quiet}}}.b{{font-weight:600}}</style>"
-        ),
-        (
-            f'<rect x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1}" rx="8" '
-            f'fill="{theme.ground}" stroke="{theme.border}"/>'
-        ),
+        *opening(title, WIDTH, height, theme),
         f'<text class="b" x="{MARGIN}" y="30">Clients have</text>',
         *_grid(height - 16, theme),
     ]
@@ -356,22 +317,14 @@ def write_pictures(page: str, assets: Path = ASSETS) -> None:
         page: The page.
         assets: The directory to write the pictures to.
     """
-    assets.mkdir(parents=True, exist_ok=True)
-    for name, theme in THEMES.items():
-        text = draw(read_rows(page), theme)
-        (assets / f"storm-{name}.svg").write_text(text, encoding="utf-8", newline="\n")
+    rows = read_rows(page)
+    draw_themes("storm", lambda theme: draw(rows, theme), assets)
 
 
 def main() -> int:
     """Simulate, and write the table and the pictures."""
     if "--draw" not in sys.argv[1:]:
-        figures = text_of([row_of(name) for name in POLICIES])
-        before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not (begin and end):
-            raise RuntimeError(f"{PAGE.name} has no {BEGIN} and {END}")
-        page = f"{before}{BEGIN}\n{figures}\n{END}{after}"
-        PAGE.write_text(page, encoding="utf-8", newline="\n")
+        MARKS.write(text_of([row_of(name) for name in POLICIES]))
     write_pictures(PAGE.read_text(encoding="utf-8"))
     return 0
 

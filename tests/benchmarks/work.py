@@ -9,21 +9,24 @@ import functools
 import gc
 import sys
 import time
+import tracemalloc
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
 import httpx
+import httpx2
 import openai
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from cline_transport.httpx import ClineTransport
+from cline_transport.httpx2 import ClineTransport as ClineTransport2
 from cline_transport.openai import http_client
 
-__all__ = ["HTTPX", "KINDS", "SDK", "main"]
+__all__ = ["GROUPS", "HTTPX", "HTTPX2", "SDK", "calls_of", "main"]
 
 CHAT: Final = {"model": "cline/ok", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -90,6 +93,26 @@ def pydantic_ai() -> Any:
         return make(config, bare(), validate_response=httpx.Response.raise_for_status)
 
 
+# --- and for httpx2 ---
+
+
+def bare2() -> Any:
+    return httpx2.HTTPTransport()
+
+
+def otel2() -> Any:
+    make = named("opentelemetry.instrumentation.httpx", "SyncOpenTelemetryTransportHttpx2")
+    return make(bare2(), tracer_provider=provider())
+
+
+def ours2() -> Any:
+    return ClineTransport2(tracer_provider=provider())
+
+
+def ours2_without_sdk() -> Any:
+    return ClineTransport2()
+
+
 # --- the SDK ---
 
 
@@ -128,6 +151,12 @@ HTTPX: Final[Mapping[str, Callable[[], Any]]] = {
     "cline-transport, no OpenTelemetry SDK": ours_without_sdk,
     "cline-transport": ours,
 }
+HTTPX2: Final[Mapping[str, Callable[[], Any]]] = {
+    "httpx2": bare2,
+    "OpenTelemetry httpx2": otel2,
+    "cline-transport on httpx2, no OpenTelemetry SDK": ours2_without_sdk,
+    "cline-transport on httpx2": ours2,
+}
 SDK: Final[Mapping[str, Callable[[str, str], openai.OpenAI]]] = {
     "openai": sdk,
     "openai + OpenTelemetry httpx": sdk_otel,
@@ -135,8 +164,16 @@ SDK: Final[Mapping[str, Callable[[str, str], openai.OpenAI]]] = {
     "openai + OpenInference": sdk_openinference,
     "openai + cline-transport": sdk_ours,
 }
-KINDS: Final = (*HTTPX, *SDK)
+GROUPS: Final = (HTTPX, HTTPX2, SDK)
 """Each kind of client; the first of its library is what the others are compared with."""
+
+
+def client_of(kind: str, key: str) -> Any:
+    """A client of a kind that is not the SDK."""
+    headers = {"authorization": f"Bearer {key}"}
+    if kind in HTTPX2:
+        return httpx2.Client(transport=HTTPX2[kind](), headers=headers, timeout=60)
+    return httpx.Client(transport=HTTPX[kind](), headers=headers, timeout=60)
 
 
 def calls_of(kind: str, url: str, key: str, *, stream: bool) -> Callable[[], None]:
@@ -153,9 +190,7 @@ def calls_of(kind: str, url: str, key: str, *, stream: bool) -> Callable[[], Non
                 pass
 
         return listen if stream else ask
-    client = httpx.Client(
-        transport=HTTPX[kind](), headers={"authorization": f"Bearer {key}"}, timeout=60
-    )
+    client = client_of(kind, key)
     target, body = f"{url}/chat/completions", {**CHAT, "stream": stream}
 
     def post() -> None:
@@ -169,8 +204,33 @@ def calls_of(kind: str, url: str, key: str, *, stream: bool) -> Callable[[], Non
     return read if stream else post
 
 
-def main(kind: str, url: str, key: str, what: str, count: int) -> None:
-    """Make the calls; callgrind counts within `functools.reduce`. Print seconds of CPU per call."""
+def memory_of(kind: str, url: str, key: str, count: int) -> float:
+    """Bytes that Python holds for each stream that is open and was begun."""
+    client = client_of(kind, key)
+    target, body = f"{url}/chat/completions", {**CHAT, "stream": True}
+
+    def begin() -> tuple[Any, Iterator[str]]:
+        response = client.send(client.build_request("POST", target, json=body), stream=True)
+        lines = response.iter_lines()
+        while '"content"' not in next(lines):
+            pass
+        return response, lines
+
+    first = [begin() for _ in range(8)]
+    gc.collect()
+    tracemalloc.start()
+    streams = [begin() for _ in range(count)]
+    gc.collect()
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    for response, _ in first + streams:
+        response.close()
+    client.close()
+    return held / count
+
+
+def seconds_of(kind: str, url: str, key: str, what: str, count: int) -> float:
+    """Seconds of CPU per call; callgrind counts within `functools.reduce`."""
     call = calls_of(kind, url, key, stream=what == "stream")
     for _ in range(max(3, count // 2)):
         call()
@@ -184,7 +244,15 @@ def main(kind: str, url: str, key: str, what: str, count: int) -> None:
     gc.freeze()
     began = time.process_time()
     functools.reduce(again, range(count), None)
-    print((time.process_time() - began) / count)  # noqa: T201 -- it is read by the runner
+    return (time.process_time() - began) / count
+
+
+def main(kind: str, url: str, key: str, what: str, count: int) -> None:
+    """Do the work, and print its figure for the runner."""
+    if what == "memory":
+        print(memory_of(kind, url, key, count))  # noqa: T201
+    else:
+        print(seconds_of(kind, url, key, what, count))  # noqa: T201
     sys.stdout.flush()
 
 

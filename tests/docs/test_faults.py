@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from tests.faults.matrix import FAILURES, SECTIONS
-from tests.faults.report import BEGIN, END, PAGE, cells_of, lines_of, write
+from tests.faults.report import MARKS, cells_of, lines_of
 
 EVERY_CELL = {cell: True for failure in FAILURES for cell in cells_of(failure)}
 """As if each had held: the page shows a run in which they did."""
 
 
-def block(page: Path) -> list[str]:
-    return page.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].splitlines()[1:]
-
-
 def test_the_page_has_each_row_as_it_is_and_all_its_cells_held() -> None:
-    shown = block(PAGE)
+    shown = MARKS.read().splitlines()[1:]
     versions = shown[1].rstrip(".").split(", ")
     assert shown == list(lines_of(EVERY_CELL, versions))
     names = {version.partition(" ")[0] for version in versions}
@@ -37,13 +29,3 @@ def test_a_cell_that_did_not_hold_shows() -> None:
 def test_each_section_has_its_failures_and_none_is_in_two() -> None:
     assert len(FAILURES) == sum(map(len, SECTIONS.values())) == len(set(map(id, FAILURES)))
     assert len({cell for failure in FAILURES for cell in cells_of(failure)}) == len(EVERY_CELL)
-
-
-def test_a_page_without_the_marks_is_refused(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    write("new", page)
-    assert page.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
-    page.write_text("nothing")
-    with pytest.raises(RuntimeError, match="has no <!-- faults -->"):
-        write("new", page)

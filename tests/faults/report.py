@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from tests.clients.support import COLOURS
+from tests.pages import Marks, table
 
 from .failure import Failure, HttpError, InStream, Raised
 from .matrix import SECTIONS
 from .outcome import sdk_class
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
+MARKS: Final = Marks(PAGE, "faults")
 
 PLAIN: Final = ("httpx", "httpx2")
 SDKS: Final = ("openai2", "openai3")
@@ -94,18 +95,4 @@ def lines_of(held: Mapping[str, bool], versions: Sequence[str]) -> Iterator[str]
         rows = rows_of(failures, held)
         used = [n for n in range(len(HEADINGS)) if any(row[n] for row in rows)]
         yield from ("", f"### {title}", "")
-        for line in (HEADINGS, RULE, *rows):
-            yield _line(line[n] for n in used)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def write(text: str, page: Path = PAGE) -> None:
-    """Put `text` between the page's marks."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise RuntimeError(f"{page.name} has no {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8", newline="\n")
+        yield from table([line[n] for n in used] for line in (HEADINGS, RULE, *rows))

@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 
-from .figures import write
+from .figures import MARKS
 from .run import run
 
 
@@ -24,7 +24,7 @@ def main() -> int:
     figures = run(asked.calls, asked.seed, seconds=asked.seconds, say=say)
     say(f"\n{figures.table()}")
     if asked.write:
-        write(figures)
+        MARKS.write(figures.page())
     return 1 if figures.failed else 0
 
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.pages import Marks
+
 from .clients import Colour
 
-__all__ = ["GROWTH", "Figures", "write"]
+__all__ = ["GROWTH", "MARKS", "Figures"]
 
 UNCACHED: Final = "glibc.malloc.tcache_count=0" in os.environ.get("GLIBC_TUNABLES", "")
 ENOUGH: Final = 5_000 if UNCACHED else 100_000
@@ -25,8 +27,7 @@ blocks of each size that it ever freed, and fragments of its own arena; until al
 all sizes that takes 20,000 calls and some MiB.
 """
 GROWTH: Final = 0.02
-PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- soak -->", "<!-- /soak -->"
+MARKS: Final = Marks(Path(__file__).parents[2] / "docs" / "reliability.md", "soak")
 
 _COLOURS: Final[dict[Colour, str]] = {"sync": "threads", "asyncio": "asyncio", "trio": "trio"}
 _OUTCOMES: Final = ("delivered", "failed", "cancelled")
@@ -132,13 +133,3 @@ class Figures:
             f"Python {platform.python_version()}, {', '.join(versions)}.",
         ]
         return "\n".join(lines)
-
-
-def write(figures: Figures, page: Path = PAGE) -> None:
-    """Write the figures into the documentation, between the marks."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise RuntimeError(f"{page.name} has no {BEGIN} and {END}")
-    text = f"{before}{BEGIN}\n{figures.page()}\n{END}{after}"
-    page.write_text(text, encoding="utf-8", newline="\n")

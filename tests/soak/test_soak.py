@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .faults import plan
-from .figures import Figures, write
+from .figures import Figures
 from .run import run
 
 pytestmark = [
@@ -58,18 +58,10 @@ def test_memory_is_judged_by_its_second_tenth_and_its_last() -> None:
     assert Figures(500, 1, memory=[(done // 400, size) for done, size in memory]).growth is None
 
 
-def test_the_figures_are_written_between_their_marks(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- soak -->\nold\n<!-- /soak -->\nafter\n")
+def test_the_figures_say_what_did_not_hold() -> None:
     figures = Figures(10, 1, seconds=2.0, failed=["a permit is held"])
     figures.ends["sync", "delivered"] = 1234
-    write(figures, page)
-    text = page.read_text()
-    assert text.startswith("before\n<!-- soak -->\n`--calls 10 --seed 1`")
-    assert text.endswith("\n<!-- /soak -->\nafter\n")
+    text = figures.page()
+    assert text.startswith("`--calls 10 --seed 1`")
     assert "| threads | 1,234 | 0 | 0 |" in text
     assert "- a permit is held" in text
-    assert "old" not in text
-    page.write_text("no marks")
-    with pytest.raises(RuntimeError, match="no <!-- soak -->"):
-        write(figures, page)
