@@ -54,8 +54,17 @@ class Usage:
 _ANSWER: Final = frozenset({"response_model", "response_id", "finish_reason", "usage"})
 
 
+class _Unread:
+    """Where what reads an answer waits to be asked: no field of the record's."""
+
+    __slots__ = ("_unread",)
+
+    def _keep(self, read: Callable[[CallRecord], None] | None) -> None:
+        self._unread = read
+
+
 @dataclass(slots=True, kw_only=True)
-class CallRecord:
+class CallRecord(_Unread):
     """What a call did, in `response.extensions["cline_transport"]`; it fills as the body is read.
 
     Attributes:
@@ -91,20 +100,18 @@ class CallRecord:
     limit_wait: float = 0.0
     completed: bool = False
     error: ErrorInfo | None = None
-    _unread: Callable[[CallRecord], None] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
 
     def forget_answer(self) -> None:
         """A new attempt begins: what the one before answered is no longer the answer."""
         self.response_model = self.response_id = self.finish_reason = None
         self.usage = Usage()
-        self.time_to_first_chunk = self._unread = None
+        self.time_to_first_chunk = None
+        self._keep(None)
 
     def read_later(self, read: Callable[[CallRecord], None]) -> None:
         """An answer came; `read` is called when somebody asks what it says, if anybody does."""
         del self.response_model, self.response_id, self.finish_reason, self.usage
-        self._unread = read
+        self._keep(read)
 
     if not TYPE_CHECKING:  # a checker would take any name for an attribute
 

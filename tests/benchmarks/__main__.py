@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,13 @@ WORDS: Final = [f"word{number} " for number in range(EVENTS)]
 COUNTS: Final = {"json": 20, "stream": 4}
 STREAMS: Final = 64
 """Open at once, to measure their memory."""
+
+
+PACKAGES: Final = (
+    "httpx", "httpx2", "openai", "opentelemetry-sdk", "opentelemetry-instrumentation-httpx",
+    "httpx-retries", "pydantic-ai-slim", "opentelemetry-instrumentation-genai-openai",
+    "openinference-instrumentation-openai",
+)  # fmt: skip
 
 
 def answer(request: object) -> Reply:
@@ -105,7 +113,8 @@ def main() -> None:
                 memory[kind] = run(kind, api, "memory", STREAMS)
                 print(f"{kind:48} memory  {memory[kind]:>12,.0f} bytes", flush=True)  # noqa: T201
     if options.write and not options.only:
-        MARKS.write("\n".join(lines_of(costs, memory)))
+        versions = [f"{name} {version(name)}" for name in PACKAGES]
+        MARKS.write("\n".join(lines_of(costs, memory, versions)))
         draw_pictures(ASSETS)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,12 +20,6 @@ WHATS: Final = ("json", "stream")
 HEADINGS: Final = (
     "Client", "JSON call", "CPU time", "Stream of 300 events", "CPU time", "Memory per open stream",
 )  # fmt: skip
-PACKAGES: Final = (
-    "httpx", "httpx2", "openai", "opentelemetry-sdk", "opentelemetry-instrumentation-httpx",
-    "httpx-retries", "pydantic-ai-slim", "opentelemetry-instrumentation-genai-openai",
-    "openinference-instrumentation-openai",
-)  # fmt: skip
-
 WIDTH, MARGIN = 800, 20
 TOP, STEP, BAR = 84, 28, 14
 """The first row's middle, from row to row, and a bar's height."""
@@ -49,7 +42,9 @@ class Cost(NamedTuple):
     time: float | None
 
 
-def lines_of(costs: Mapping[tuple[str, str], Cost], memory: Mapping[str, float]) -> Iterator[str]:
+def lines_of(
+    costs: Mapping[tuple[str, str], Cost], memory: Mapping[str, float], versions: Sequence[str]
+) -> Iterator[str]:
     """All that stands between the page's marks."""
     yield "<picture>"
     dark = "assets/performance-dark.svg"
@@ -65,10 +60,9 @@ def lines_of(costs: Mapping[tuple[str, str], Cost], memory: Mapping[str, float])
             *(_row(kind, costs, memory) for kind in dict.fromkeys(kind for kind, _ in costs)),
         ]
     )
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     yield ""
     yield f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
-    yield f"Python {platform.python_version()}, {versions}."
+    yield f"Python {platform.python_version()}, {', '.join(versions)}."
 
 
 def _row(

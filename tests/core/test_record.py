@@ -1,0 +1,94 @@
+"""What a record says of an answer that nobody has looked at yet."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from functools import partial
+from typing import Any
+
+import pytest
+
+from cline_transport import CallRecord
+from cline_transport.inspection import may_hold_error, read_answer
+from cline_transport.record import Usage
+from cline_transport.wire import load_json, read_json_error
+
+BODY = b'{"id": "gen-1", "model": "a/b", "choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 3}}'  # noqa: E501
+ANSWER = CallRecord(
+    response_id="gen-1", response_model="a/b", finish_reason="stop", usage=Usage(input_tokens=3)
+)
+
+
+@pytest.fixture
+def unread() -> CallRecord:
+    record = CallRecord()
+    record.read_later(partial(read_answer, BODY))
+    return record
+
+
+def from_dict(record: CallRecord) -> CallRecord:
+    fields: dict[str, Any] = dataclasses.asdict(record)
+    fields["usage"] = Usage(**fields["usage"])
+    return CallRecord(**fields)
+
+
+def pickled(record: CallRecord) -> CallRecord:
+    read: CallRecord = pickle.loads(pickle.dumps(record))  # noqa: S301 - our own bytes
+    return read
+
+
+def itself(record: CallRecord) -> CallRecord:
+    return record
+
+
+@pytest.mark.parametrize(
+    "look", [itself, copy.copy, copy.deepcopy, dataclasses.replace, from_dict, pickled]
+)
+def test_an_answer_is_read_when_somebody_asks(look: Any, unread: CallRecord) -> None:
+    assert look(unread) == ANSWER
+
+
+def test_and_once(unread: CallRecord) -> None:
+    assert unread.usage is unread.usage
+    assert repr(unread) == repr(ANSWER)
+
+
+def test_an_attempt_after_it_forgets_it(unread: CallRecord) -> None:
+    unread.forget_answer()
+    assert unread == CallRecord()
+
+
+def test_one_that_cannot_be_read_says_nothing() -> None:
+    def fail(record: CallRecord) -> None:
+        record.response_id = "half"
+        raise ValueError("no answer")
+
+    record = CallRecord()
+    record.read_later(fail)
+    assert record == CallRecord()
+
+
+def test_a_name_that_is_none_is_an_error(unread: CallRecord) -> None:
+    with pytest.raises(AttributeError, match="'CallRecord' object has no attribute 'reply_id'"):
+        unread.reply_id  # type: ignore[attr-defined] # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": {"code": 503, "message": "m"}}',
+        b'{"\\u0065rror": {"message": "m"}}',
+        b'{"choices": [{"finish_reason": "error"}]}',
+        b'{"choices": [{"finish_reason": "err\\u006fr"}]}',
+        '{"error": {"message": "m"}}'.encode("utf-16"),
+        '{"error": {"message": "m"}}'.encode("utf-16-le"),
+        '{"error": {"message": "m"}}'.encode("utf-32"),
+        '{"error": {"message": "m"}}'.encode("utf-8-sig"),
+        b' {"error": {"message": "m"}}\n',
+    ],
+)
+def test_whatever_way_an_error_is_written_the_body_is_read_for_it(body: bytes) -> None:
+    assert read_json_error(load_json(body)) is not None
+    assert may_hold_error(body)
