@@ -120,9 +120,6 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
                 if exchange.sent and not exchange.decided:
                     raise
                 logger.debug("an attempt's HTTP span saw an exception", exc_info=True)
-            finally:
-                if exchange.view is not None:
-                    exchange.view.end()
             if exchange.sent:
                 return
             # An instrumentation failed, or a hook of it: the call goes on without.
@@ -158,9 +155,7 @@ class AsyncLoop(Generic[RequestT, ResponseT]):
             if shown is exc:
                 raise
             raise shown from None
-        if exchange.view is not None:
-            exchange.view.lower(response)
-        return response
+        return response if exchange.view is None else exchange.view.lower(response)
 
     async def _exchange_beneath(
         self, send: Callable[[RequestT], Awaitable[ResponseT]], request: RequestT

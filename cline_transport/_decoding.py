@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, Protocol
 
 __all__ = ["MAX_AT_ONCE", "Decoder"]
@@ -23,10 +24,11 @@ class _Family(Protocol):
 class Decoder:
     """A content decoder of either family: one gives bytes, the other an iterator of them."""
 
-    __slots__ = ("_decoder", "_error", "_slice")
+    __slots__ = ("_decoder", "_error", "_make", "_slice")
 
-    def __init__(self, decoder: Any, error: type[Exception], size: int) -> None:
-        self._decoder = decoder
+    def __init__(self, make: Callable[[], Any], error: type[Exception], size: int) -> None:
+        self._make = make
+        self._decoder = make()
         self._error = error
         self._slice = size
 
@@ -40,10 +42,8 @@ class Decoder:
         names = [name for name in names if name not in ("", "identity")]
         if len(names) != 1 or names[0] not in _SLICES:
             return None
-        decoder = family.decoder(names[0])
-        if type(decoder).__name__ == "IdentityDecoder":
-            return None
-        return cls(decoder, family.decoding_error, _SLICES[names[0]])
+        made = cls(partial(family.decoder, names[0]), family.decoding_error, _SLICES[names[0]])
+        return None if type(made._decoder).__name__ == "IdentityDecoder" else made
 
     def decode(self, data: bytes) -> bytes:
         """Decode what came; what is not complete yet is kept.
@@ -61,11 +61,18 @@ class Decoder:
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
         for start in range(0, len(data), self._slice):
+            if self._slice == _SLICES["zstd"]:
+                self._begin_frame()
             decoded: Any = self._decoder.decode(data[start : start + self._slice])
             if isinstance(decoded, bytes):
                 yield decoded
             else:
                 yield from decoded
+
+    def _begin_frame(self) -> None:
+        """Another frame of zstd may come after one; httpx sees only one in the same read."""
+        if getattr(getattr(self._decoder, "decompressor", None), "eof", False):
+            self._decoder = self._make()
 
     def flush(self) -> bytes:
         """The end: what is left.

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from cline_transport._protocols import RequestLike, ResponseLike
 from cline_transport.errors import ErrorInfo
 
-__all__ = ["Family", "check_transport", "network_stream"]
+__all__ = ["Family", "check_transport", "network_stream", "shallow"]
 
 RequestT = TypeVar("RequestT", bound=RequestLike)
 ResponseT = TypeVar("ResponseT", bound=ResponseLike)
@@ -96,3 +96,16 @@ def network_stream(extensions: Mapping[str, Any]) -> Any:
     if extensions.get("http_version") != b"HTTP/1.1":
         return None
     return extensions.get("network_stream")
+
+
+MessageT = TypeVar("MessageT")
+
+
+def shallow(message: MessageT) -> MessageT:
+    """A request or response with the same attributes, which can then be set without touching it.
+
+    Much cheaper than to make one anew, which would parse what is parsed already.
+    """
+    copied = object.__new__(type(message))
+    vars(copied).update(vars(message))
+    return copied

@@ -30,7 +30,13 @@ class LowerHeaders(Mapping[str, str]):
 
     def _read(self) -> dict[bytes, bytes]:
         raw: list[tuple[bytes, bytes]] = self._headers.raw
-        self._values = values = {name.lower(): value for name, value in raw}
+        values = {name.lower(): value for name, value in raw}
+        if len(values) < len(raw):  # RFC 9110, section 5.3: one of several lines is their list
+            values.clear()
+            for key, value in raw:
+                name = key.lower()
+                values[name] = values[name] + b", " + value if name in values else value
+        self._values = values
         return values
 
     def __getitem__(self, name: str) -> str:

@@ -23,6 +23,7 @@ from typing import Any, Final, cast
 from opentelemetry.instrumentation.utils import unwrap
 from wrapt import FunctionWrapper  # what opentelemetry-instrumentation patches with
 
+from cline_transport._family import shallow
 from cline_transport._redaction import HEADER_PATTERNS, hide_query
 
 __all__ = ["AttemptSpans", "AttemptView", "Instrumentable", "link", "unlink"]
@@ -164,7 +165,7 @@ class AttemptView:
         headers: Whether its headers are shown.
     """
 
-    __slots__ = ("_request_headers", "_response", "_response_headers", "_url")
+    __slots__ = ("_request_headers", "_url")
 
     def __init__(self, request: Any, *, headers: bool) -> None:
         url = self._url = request.url
@@ -174,8 +175,6 @@ class AttemptView:
         if not headers:
             kind = cast("Callable[[], Any]", type(request.headers))
             request.headers = _no_headers(kind)
-        self._response: Any = None
-        self._response_headers: Any = None
 
     def lift(self, request: Any) -> None:
         """Beneath the span: give the request its own back, with the headers of the trace."""
@@ -185,17 +184,14 @@ class AttemptView:
             for name, value in added.raw:
                 request.headers[name.decode()] = value.decode()
 
-    def lower(self, response: Any) -> None:
-        """The span is about to see the response."""
-        if self._request_headers is not None:
-            self._response, self._response_headers = response, response.headers
-            kind = cast("Callable[[], Any]", type(response.headers))
-            response.headers = _no_headers(kind)
-
-    def end(self) -> None:
-        """The span has ended."""
-        if self._response is not None:
-            self._response.headers = self._response_headers
+    def lower(self, response: Any) -> Any:
+        """What the span sees in the place of the response."""
+        if self._request_headers is None:
+            return response
+        shown = shallow(response)
+        kind = cast("Callable[[], Any]", type(response.headers))
+        shown.headers = _no_headers(kind)
+        return shown
 
 
 @cache

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 from cline_transport._current import HttpSuppressed
@@ -116,9 +115,6 @@ class SyncLoop(Generic[RequestT, ResponseT]):
                 if exchange.sent and not exchange.decided:
                     raise
                 logger.debug("an attempt's HTTP span saw an exception", exc_info=True)
-            finally:
-                if exchange.view is not None:
-                    exchange.view.end()
             if exchange.sent:
                 return
             # An instrumentation failed, or a hook of it: the call goes on without.
@@ -155,9 +151,7 @@ class SyncLoop(Generic[RequestT, ResponseT]):
             if shown is exc:
                 raise
             raise shown from None
-        if exchange.view is not None:
-            exchange.view.lower(response)
-        return response
+        return response if exchange.view is None else exchange.view.lower(response)
 
     def _exchange_beneath(
         self, send: Callable[[RequestT], ResponseT], request: RequestT
@@ -287,18 +281,38 @@ class SyncBody:
         )
         self._closed = False
         _unclosed[id(self._iterator)] = self._iterator
-        # It must not refer to the body: what is dropped is to be gone at once. And it must not be
-        # closed by whoever leaves an iteration: a `yield from` would close a generator.
-        held = exchange.take_held()
-        self._chunks = chain(
-            [held] if held else [], _inspected(self._iterator, exchange, weakref.ref(self))
-        )
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
-
-    def __next__(self) -> bytes:
-        return next(self._chunks)
+        """The chunks as they are delivered. A good one costs a question and no more."""
+        exchange = self._exchange
+        passes = exchange.passes
+        if held := exchange.take_held():
+            yield held
+        try:
+            if not exchange.raises:
+                for chunk in self._iterator:
+                    if passes(chunk):
+                        yield chunk
+                        continue
+                    if out := exchange.on_chunk(chunk):
+                        yield out
+                    if exchange.raises:
+                        break
+                else:
+                    if out := exchange.on_end():
+                        yield out
+        except GeneratorExit:
+            raise  # whoever left off may go on
+        except BaseException as exc:
+            exchange.on_body_exception(exc)
+            raise
+        error = exchange.raised()
+        if error is not None:
+            self.close()
+            try:
+                raise error
+            finally:
+                del error
 
     def close(self) -> None:
         """Close the stream beneath; the call is over."""
@@ -316,39 +330,6 @@ class SyncBody:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):  # dropped unread: nobody else will
             drop(self.close)
-
-
-def _inspected(
-    iterator: Iterator[bytes], exchange: Exchange[Any, Any], body: weakref.ref[SyncBody]
-) -> Iterator[bytes]:
-    """The chunks as they are delivered. A good one costs a question and no more."""
-    passes = exchange.passes
-    try:
-        if not exchange.raises:
-            for chunk in iterator:
-                if passes(chunk):
-                    yield chunk
-                    continue
-                if out := exchange.on_chunk(chunk):
-                    yield out
-                if exchange.raises:
-                    break
-            else:
-                if out := exchange.on_end():
-                    yield out
-    except GeneratorExit:
-        raise  # the body was dropped, and sees to it
-    except BaseException as exc:
-        exchange.on_body_exception(exc)
-        raise
-    error = exchange.raised()
-    if error is not None:
-        if (owner := body()) is not None:
-            owner.close()
-        try:
-            raise error
-        finally:
-            del error
 
 
 _DRAIN_SECONDS: Final = 0.1

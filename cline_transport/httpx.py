@@ -12,7 +12,7 @@ from opentelemetry.trace import TracerProvider
 from typing_extensions import Self
 
 from cline_transport._async import AsyncBody, AsyncLoop
-from cline_transport._family import check_transport
+from cline_transport._family import check_transport, shallow
 from cline_transport._http_spans import Instrumentable
 from cline_transport._sync import SyncBody, SyncLoop
 from cline_transport.errors import ErrorInfo
@@ -60,9 +60,8 @@ class _Family:
                 stream=httpx.ByteStream(body),
                 extensions=extensions,
             )
-        # A copy, at half the cost of making one anew, which would parse what is parsed.
-        attempt = httpx.Request.__new__(httpx.Request)
-        vars(attempt).update(vars(request))
+        attempt = shallow(request)
+        vars(attempt).pop("_content", None)  # somebody may have put another stream in its place
         attempt.headers = httpx.Headers(request.headers)
         attempt.extensions = extensions
         return attempt
@@ -88,13 +87,15 @@ class _Family:
                 stream=stream,
                 extensions=response.extensions,
             )
+        # Not the response itself: the stream beneath may refer to it, and would then to ours too.
+        edited = shallow(response)
         if response.status_code != status:
-            response.extensions.pop("reason_phrase", None)  # it is the other status's
-            response.status_code = status
+            edited.extensions.pop("reason_phrase", None)  # it is the other status's
+            edited.status_code = status
         if headers is not None:
-            response.headers = httpx.Headers(headers)
-        response.stream = stream
-        return response
+            edited.headers = httpx.Headers(headers)
+        edited.stream = stream
+        return edited
 
     def response(self, status: int) -> httpx.Response:
         return httpx.Response(status, headers={}, stream=self.byte_stream(b""))

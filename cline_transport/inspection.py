@@ -117,6 +117,8 @@ _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
 _UNLIKE: Final = (b"", b"", -1)
 """What most events begin and end with, and its size; here: nothing."""
+_USUAL: Final = 2048
+"""Bytes of an event that may be taken for one of many: the pattern's work grows with the square."""
 _TRIES: Final = 8
 """How often a stream's events are looked at to find what they have in common."""
 
@@ -235,7 +237,7 @@ class StreamReader:
         """Whether there is something to see in a chunk; if not, what others like it look like."""
         if _has_needle(chunk):
             return True
-        if self._tries:
+        if self._tries and self._chat and len(chunk) <= _USUAL:
             self._tries -= 1
             found = _CONTENT_EVENT(chunk)
             self._like = _UNLIKE

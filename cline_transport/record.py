@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -118,13 +119,21 @@ class CallRecord(_Unread):
         def __getattr__(self, name: str) -> Any:
             if name not in _ANSWER:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            # Several threads may come at once: each reads for itself, and takes nothing away.
             read = self._unread
-            self.forget_answer()
-            try:
-                read(self)
-            except Exception:  # noqa: BLE001 -- inspection never breaks a call
-                self.forget_answer()
-            return getattr(self, name)
+            if read is not None:
+                answer = CallRecord()
+                try:
+                    read(answer)
+                except Exception:  # noqa: BLE001 -- inspection never breaks a call
+                    answer = CallRecord()
+                for said in _ANSWER:
+                    with suppress(AttributeError):
+                        object.__getattribute__(self, said)
+                        continue
+                    setattr(self, said, getattr(answer, said))
+                self._keep(None)
+            return object.__getattribute__(self, name)
 
     @property
     def retries(self) -> int:
