@@ -34,3 +34,9 @@ def test_what_is_no_utf_8_is_read_as_latin_1() -> None:
     headers = LowerHeaders(httpx.Headers(raw))
     assert headers["a"] == headers["b"] == "é"
     assert list(headers) == ["a", "b", "é"]
+
+
+def test_several_lines_of_one_name_are_a_list() -> None:
+    """RFC 9110, section 5.3."""
+    headers = LowerHeaders(httpx.Headers([("A", "1"), ("b", "2"), ("a", "3")]))
+    assert dict(headers) == {"a": "1, 3", "b": "2"}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cline_transport import inspection
 from cline_transport._request_body import RequestFacts, read_request
 from cline_transport.inspection import (
     OnError,
@@ -367,3 +368,38 @@ def test_an_inspection_that_fails_lets_the_event_pass(monkeypatch: pytest.Monkey
     assert stream.feed(CLINE) == CLINE
     assert stream.finish() == b""
     assert stream.failure is None
+
+
+def test_a_large_event_is_not_taken_for_one_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pattern that finds out what events have in common is for small ones: it tries again."""
+    tried: list[int] = []
+
+    def note(chunk: bytes) -> None:
+        tried.append(len(chunk))
+
+    monkeypatch.setattr(inspection, "_CONTENT_EVENT", note)
+    stream = reader()
+    large = b"data: {" + b'"content":"",' * 5_000 + b'"x":1}\ndata: \n\n'
+    for chunk in (FIRST, large, FIRST, large):
+        assert stream.feed(chunk) == chunk
+        stream.passes(large)
+        stream.passes(FIRST)
+    assert set(tried) == {len(FIRST)}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_makes_a_stream_a_chat_is_seen_however_it_is_cut(*, whole: bool) -> None:
+    """Elsewhere than at a chat's endpoint, where the first event is no chunk."""
+    events = [
+        b'data: {"type":"start"}\n\n',
+        b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"an error of mine"}}]}\n\n',
+        b'data: {"error":{"code":429,"message":"m"}}\n\n',
+    ]
+    stream = reader(chat=False)
+    for chunk in [b"".join(events)] if whole else events:
+        if not stream.passes(chunk):
+            stream.feed(chunk)
+    stream.finish()
+    assert stream.failure is not None
+    assert stream.failure.error.code == 429

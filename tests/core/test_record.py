@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import threading
 from functools import partial
 from typing import Any
 
@@ -68,6 +69,33 @@ def test_one_that_cannot_be_read_says_nothing() -> None:
     record = CallRecord()
     record.read_later(fail)
     assert record == CallRecord()
+
+
+def test_two_threads_may_ask_at_once() -> None:
+    record = CallRecord()
+    told: list[str | None] = []
+
+    def ask() -> None:
+        told.append(record.response_id)
+
+    def read(answer: CallRecord) -> None:
+        if threading.current_thread() is threading.main_thread():
+            other = threading.Thread(target=ask)  # it comes while this one reads
+            other.start()
+            other.join()
+        read_answer(BODY, answer)
+
+    record.read_later(read)
+    ask()
+    assert told == ["gen-1", "gen-1"]
+    assert record == ANSWER
+
+
+def test_what_was_set_before_stays(unread: CallRecord) -> None:
+    unread.finish_reason = "mine"
+    unread.time_to_first_chunk = 1.5
+    assert unread.response_id == "gen-1"
+    assert (unread.finish_reason, unread.time_to_first_chunk) == ("mine", 1.5)
 
 
 def test_a_name_that_is_none_is_an_error(unread: CallRecord) -> None:

@@ -12,6 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from cline_transport import _async, _sync
+from cline_transport._dropped import settle
 from cline_transport.simulator import Gate, Reply, Simulator
 
 from .conftest import CHAT, Rig, unread
@@ -381,3 +382,35 @@ def test_a_response_that_is_dropped_is_ended_by_the_next_call(
     client.post(url, json=CHAT)
     assert len(sync_rig.finished()[0]) == 2
     assert [c for c in inner._pool.connections if not c.is_idle()] == []
+
+
+def test_one_whose_stream_refers_to_it_is_ended_too(sync_rig: Rig) -> None:
+    closed: list[int] = []
+
+    class Logged(sync_rig.library.SyncByteStream):  # type: ignore[misc, name-defined]
+        """What a transport that logs puts around a response's stream."""
+
+        def __init__(self, response: Any) -> None:
+            self.response = response
+
+        def __iter__(self) -> Any:
+            yield from (b"a", b"b")
+
+        def close(self) -> None:
+            closed.append(1)
+
+    def handler(_: Any) -> Any:
+        response = sync_rig.library.Response(200, stream=sync_rig.library.ByteStream(b""))
+        response.stream = Logged(response)
+        return response
+
+    class Logging(sync_rig.library.BaseTransport):  # type: ignore[misc, name-defined]
+        def handle_request(self, request: Any) -> Any:
+            return handler(request)
+
+    client = sync_rig.client(sync_rig.transport(Logging()))
+    for _ in range(3):
+        client.open("GET", "http://127.0.0.1/")
+    gc.collect()
+    settle()
+    assert len(closed) == 3

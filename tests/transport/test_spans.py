@@ -749,3 +749,23 @@ def test_what_a_server_writes_is_made_fit_for_a_log_and_an_exporter(
     for text in (call.name, call.status.description or "", str(attributes(call))):
         text.encode()
     assert attributes(call)["error.type"] == "_OTHER"
+
+
+def test_a_response_that_is_given_out_twice_keeps_its_headers(rig: Rig) -> None:
+    """A cache's, a test double's: the span sees no headers of it, and nobody else misses any."""
+    seen: list[tuple[object, int]] = []
+
+    class Shared(rig.library.Response):  # type: ignore[misc, name-defined]
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "headers":
+                seen.append((self, len(value)))
+            object.__setattr__(self, name, value)
+
+    def handler(_: Any) -> Any:
+        return shared
+
+    shared = Shared(200, headers={"a": "b", "c": "d"}, content=b"x")
+    client = rig.client(rig.transport(rig.library.MockTransport(handler), traced=True))
+    answer = client.request("GET", "http://127.0.0.1/")
+    assert answer.headers["a"] == shared.headers["a"] == "b"
+    assert [count for whose, count in seen if whose is shared] == [2]  # when it was made

@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -540,6 +541,36 @@ def test_it_is_only_for_chat_that_wants_json_and_a_setting(
     subject = client(rig, explicit=explicit)
     subject.post(f"{api.base_url}/{path}", content=b'{"a":1}', headers={"accept": accept})
     assert api.requests[0].body == b'{"a":1}'
+
+
+@pytest.mark.parametrize("second", ["gzip", "br", "identity"])
+def test_encodings_in_several_lines_are_one_list(
+    rig: Rig, api: Simulator, url: str, second: str
+) -> None:
+    """One upon the other is not looked into; and one of them alone must not be taken off."""
+    brotli: Any = import_module("brotli")  # it has no types
+    upon = {"gzip": gzip.compress, "br": brotli.compress, "identity": bytes}[second]
+    body: bytes = upon(gzip.compress(ROLE + WORD + STOP + DONE))
+    lines = [("content-encoding", "gzip"), ("content-encoding", second)]
+    api.enqueue(Reply.raw(200, headers=[*EVENTS, *lines], body=[body]))
+    subject = client(rig)
+    read = subject.run(lambda: subject.raw.post(url, json=CHAT))
+    assert read.content == ROLE + WORD + STOP + DONE
+    assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize("before", range(6))
+def test_a_frame_of_zstd_may_end_anywhere(rig: Rig, api: Simulator, url: str, before: int) -> None:
+    """It is decoded piece by piece; httpx looks for another frame within a piece only."""
+    import zstandard  # noqa: PLC0415 -- a package for tests of this only
+
+    words = [b": " + b"ab"[: 1 + n % 2] * n + b"\n\n" for n in range(before, 120)]
+    parts = [ROLE, *words, WORD, STOP, DONE]
+    body = b"".join(map(zstandard.ZstdCompressor().compress, parts))
+    api.enqueue(events(body, content_encoding="zstd"))
+    answer = client(rig).post(url, json=CHAT)
+    assert answer.body == b"".join(parts)
+    assert len(api.requests) == 1
 
 
 def test_an_encoding_without_its_end_is_no_failure_of_a_whole_answer(

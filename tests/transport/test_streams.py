@@ -273,3 +273,34 @@ class _Again:
 
     def aiter_raw(self) -> Any:
         return aiter(self._stream)
+
+
+# --- iterators ---
+
+
+def test_what_iterates_a_body_holds_it(sync_rig: Rig, api: Simulator, url: str) -> None:
+    """Also where nobody else does, and other calls are made in the meantime."""
+    words = [f"w{number} " for number in range(6)]
+    api.enqueue(Reply.stream("".join(words), chunks=words), *[Reply.completion("x")] * 20)
+    transport = sync_rig.transport()
+    client = sync_rig.client(transport)
+    request = client.raw.build_request("POST", url, json=CHAT)
+    chunks: list[bytes] = []
+    for chunk in transport.handle_request(request).stream:
+        chunks.append(chunk)
+        client.post(url, json=CHAT)
+    assert contents(b"".join(chunks)) == ("".join(words), [])
+    assert chunks[-1].endswith(b"data: [DONE]\n\n")
+
+
+@unread
+def test_an_iteration_after_an_error_raises_it_again(rig: Rig, api: Simulator, url: str) -> None:
+    api.enqueue(Reply.stream("one two", error="server_error", error_after=1))
+    client = rig.client(rig.transport(settings=stream_settings("raise")))
+    response = client.open("POST", url, json=CHAT)
+    chunks = client.chunks(_Again(response))
+    for _ in range(2):
+        with pytest.raises(rig.ours.StreamError, match="server_error"):
+            list(chunks)
+        chunks = client.chunks(_Again(response))
+    client.close(response)
