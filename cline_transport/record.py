@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -128,10 +127,10 @@ class CallRecord(_Unread):
                 except Exception:  # noqa: BLE001 -- inspection never breaks a call
                     answer = CallRecord()
                 for said in _ANSWER:
-                    with suppress(AttributeError):
+                    try:
                         object.__getattribute__(self, said)
-                        continue
-                    setattr(self, said, getattr(answer, said))
+                    except AttributeError:
+                        setattr(self, said, getattr(answer, said))
                 self._keep(None)
             return object.__getattribute__(self, name)
 

@@ -16,15 +16,9 @@ from importlib import import_module
 from typing import Any, Final
 
 import httpx
-import httpx2
-import openai
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-
-from cline_transport.httpx import ClineTransport
-from cline_transport.httpx2 import ClineTransport as ClineTransport2
-from cline_transport.openai import http_client
 
 __all__ = ["GROUPS", "HTTPX", "HTTPX2", "SDK", "calls_of", "main"]
 
@@ -46,7 +40,7 @@ def provider() -> TracerProvider:
 
 
 def named(module: str, name: str) -> Any:
-    """What only some environments have, and what instruments when it is loaded."""
+    """What only some environments have, what instruments when it is loaded, and what takes long."""
     return getattr(import_module(module), name)
 
 
@@ -58,11 +52,11 @@ def bare() -> Any:
 
 
 def ours() -> Any:
-    return ClineTransport(tracer_provider=provider())
+    return named("cline_transport.httpx", "ClineTransport")(tracer_provider=provider())
 
 
 def ours_without_sdk() -> Any:
-    return ClineTransport()
+    return named("cline_transport.httpx", "ClineTransport")()
 
 
 def otel(inner: Any = None) -> Any:
@@ -97,7 +91,7 @@ def pydantic_ai() -> Any:
 
 
 def bare2() -> Any:
-    return httpx2.HTTPTransport()
+    return named("httpx2", "HTTPTransport")()
 
 
 def otel2() -> Any:
@@ -106,37 +100,41 @@ def otel2() -> Any:
 
 
 def ours2() -> Any:
-    return ClineTransport2(tracer_provider=provider())
+    return named("cline_transport.httpx2", "ClineTransport")(tracer_provider=provider())
 
 
 def ours2_without_sdk() -> Any:
-    return ClineTransport2()
+    return named("cline_transport.httpx2", "ClineTransport")()
 
 
 # --- the SDK ---
 
 
-def sdk(url: str, key: str, **options: Any) -> openai.OpenAI:
-    return openai.OpenAI(base_url=url, api_key=key, **options)
+def sdk(url: str, key: str, **options: Any) -> Any:
+    return named("openai", "OpenAI")(base_url=url, api_key=key, **options)
 
 
-def sdk_ours(url: str, key: str) -> openai.OpenAI:
-    return sdk(url, key, http_client=http_client(tracer_provider=provider()))
+def sdk_ours(url: str, key: str) -> Any:
+    return sdk(
+        url,
+        key,
+        http_client=named("cline_transport.openai", "http_client")(tracer_provider=provider()),
+    )
 
 
-def sdk_otel(url: str, key: str) -> openai.OpenAI:
+def sdk_otel(url: str, key: str) -> Any:
     instrumentor = named("opentelemetry.instrumentation.httpx", "HTTPX2ClientInstrumentor")
     instrumentor().instrument(tracer_provider=provider())
     return sdk(url, key)
 
 
-def sdk_genai(url: str, key: str) -> openai.OpenAI:
+def sdk_genai(url: str, key: str) -> Any:
     trace.set_tracer_provider(provider())
     named("opentelemetry.instrumentation.genai.openai", "OpenAIInstrumentor")().instrument()
     return sdk(url, key)
 
 
-def sdk_openinference(url: str, key: str) -> openai.OpenAI:
+def sdk_openinference(url: str, key: str) -> Any:
     instrumentor = named("openinference.instrumentation.openai", "OpenAIInstrumentor")
     instrumentor().instrument(tracer_provider=provider())
     return sdk(url, key)
@@ -157,7 +155,7 @@ HTTPX2: Final[Mapping[str, Callable[[], Any]]] = {
     "cline-transport on httpx2, no OpenTelemetry SDK": ours2_without_sdk,
     "cline-transport on httpx2": ours2,
 }
-SDK: Final[Mapping[str, Callable[[str, str], openai.OpenAI]]] = {
+SDK: Final[Mapping[str, Callable[[str, str], Any]]] = {
     "openai": sdk,
     "openai + OpenTelemetry httpx": sdk_otel,
     "openai + OpenTelemetry genai": sdk_genai,
@@ -172,7 +170,7 @@ def client_of(kind: str, key: str) -> Any:
     """A client of a kind that is not the SDK."""
     headers = {"authorization": f"Bearer {key}"}
     if kind in HTTPX2:
-        return httpx2.Client(transport=HTTPX2[kind](), headers=headers, timeout=60)
+        return named("httpx2", "Client")(transport=HTTPX2[kind](), headers=headers, timeout=60)
     return httpx.Client(transport=HTTPX[kind](), headers=headers, timeout=60)
 
 
@@ -229,7 +227,9 @@ def memory_of(kind: str, url: str, key: str, count: int) -> float:
     return held / count
 
 
-def seconds_of(kind: str, url: str, key: str, what: str, count: int) -> float:
+def seconds_of(
+    kind: str, url: str, key: str, what: str, count: int, when_warm: Callable[[], object]
+) -> float:
     """Seconds of CPU per call; callgrind counts within `functools.reduce`."""
     call = calls_of(kind, url, key, stream=what == "stream")
     for _ in range(max(3, count // 2)):
@@ -242,19 +242,27 @@ def seconds_of(kind: str, url: str, key: str, what: str, count: int) -> float:
     # so few calls is chance, and costs more than they do.
     gc.collect()
     gc.freeze()
+    when_warm()
     began = time.process_time()
     functools.reduce(again, range(count), None)
     return (time.process_time() - began) / count
 
 
-def main(kind: str, url: str, key: str, what: str, count: int) -> None:
+def wait() -> None:
+    """Let the runner switch callgrind on: until then the work is five times as fast."""
+    print("ready", flush=True)  # noqa: T201
+    sys.stdin.readline()
+
+
+def main(kind: str, url: str, key: str, what: str, count: int, *, counted: bool) -> None:
     """Do the work, and print its figure for the runner."""
     if what == "memory":
         print(memory_of(kind, url, key, count))  # noqa: T201
     else:
-        print(seconds_of(kind, url, key, what, count))  # noqa: T201
+        print(seconds_of(kind, url, key, what, count, wait if counted else bool))  # noqa: T201
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
+    kind, url, key, what, count, *rest = sys.argv[1:]
+    main(kind, url, key, what, int(count), counted=bool(rest))
