@@ -127,10 +127,7 @@ class CallRecord(_Unread):
                 except Exception:  # noqa: BLE001 -- inspection never breaks a call
                     answer = CallRecord()
                 for said in _ANSWER:
-                    try:
-                        object.__getattribute__(self, said)
-                    except AttributeError:
-                        setattr(self, said, getattr(answer, said))
+                    _set_if_missing(self, said, getattr(answer, said))
                 self._keep(None)
             return object.__getattribute__(self, name)
 
@@ -138,3 +135,10 @@ class CallRecord(_Unread):
     def retries(self) -> int:
         """Attempts after the first."""
         return max(0, len(self.attempts) - 1)
+
+
+def _set_if_missing(record: CallRecord, name: str, value: object) -> None:
+    try:
+        object.__getattribute__(record, name)
+    except AttributeError:
+        setattr(record, name, value)
