@@ -61,7 +61,7 @@ def lines_of(
         ]
     )
     yield ""
-    yield f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+    yield f"{os.cpu_count()} cores, {platform.system()} {platform.machine()},"
     yield f"Python {platform.python_version()}, {', '.join(versions)}."
 
 
