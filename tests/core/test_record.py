@@ -91,6 +91,11 @@ def test_two_threads_may_ask_at_once() -> None:
     assert record == ANSWER
 
 
+def test_who_comes_when_another_has_just_read_it_gets_the_same(unread: CallRecord) -> None:
+    usage = unread.usage
+    assert vars(CallRecord)["__getattr__"](unread, "usage") is usage
+
+
 def test_what_was_set_before_stays(unread: CallRecord) -> None:
     unread.finish_reason = "mine"
     unread.time_to_first_chunk = 1.5
