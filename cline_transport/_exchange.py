@@ -337,10 +337,8 @@ class Exchange(Generic[RequestT, ResponseT]):
         return always if self._stream is None else self._stream.passes
 
     def on_chunk(self, chunk: bytes) -> bytes:
-        """Bytes of the body came: what may be delivered of them now."""
-        stream = self._stream
-        if stream is None:
-            return chunk
+        """Bytes of a stream came that do not pass by themselves: what may be delivered of them."""
+        stream: Any = self._stream
         out = self._read_chunk(stream, chunk)
         if stream.reader.failure is not None:
             self._note_failure(stream.reader)

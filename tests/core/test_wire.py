@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cline_transport import wire
 from cline_transport.wire import (
     WireError,
     clip,
@@ -132,6 +133,24 @@ def test_a_body_that_was_cut_short_is_not_read_as_json() -> None:
     found = normalize_error_body(502, "application/json", DOCUMENTED, complete=False)
     assert found.rewritten is not None
     assert found.error.code == 502
+
+
+def test_what_can_be_read_and_is_too_deep_to_be_written_loses_its_metadata(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    told = {"error": {"code": 503, "message": "m", "metadata": {}}}
+    assert json.loads(write_error(WireError(503, "m", deep))) == told
+
+    def load(_: bytes) -> object:
+        return {"message": "m", "error": {"code": 503, "metadata": deep}}
+
+    monkeypatch.setattr(wire, "load_json", load)
+    rewritten = normalize_error_body(503, "application/json", b"").rewritten
+    assert rewritten is not None
+    assert json.loads(rewritten) == told
 
 
 def test_json_too_deep_to_read_is_text() -> None:
