@@ -141,7 +141,7 @@ def test_what_can_be_read_and_is_too_deep_to_be_written_loses_its_metadata(
     deep: dict[str, Any] = {}
     for _ in range(100_000):
         deep = {"a": deep}
-    told = {"error": {"code": 503, "message": "m", "metadata": {}}}
+    told: dict[str, Any] = {"error": {"code": 503, "message": "m", "metadata": {}}}
     assert json.loads(write_error(WireError(503, "m", deep))) == told
 
     def load(_: bytes) -> object:
