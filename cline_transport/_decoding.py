@@ -24,13 +24,13 @@ class _Family(Protocol):
 class Decoder:
     """A content decoder of either family: one gives bytes, the other an iterator of them."""
 
-    __slots__ = ("_decoder", "_error", "_make", "_slice")
+    __slots__ = ("_decoder", "_error", "_make", "_name")
 
-    def __init__(self, make: Callable[[], Any], error: type[Exception], size: int) -> None:
+    def __init__(self, name: str, make: Callable[[], Any], error: type[Exception]) -> None:
+        self._name = name
         self._make = make
         self._decoder = make()
         self._error = error
-        self._slice = size
 
     @classmethod
     def of(cls, family: _Family, encoding: str) -> Decoder | None:
@@ -42,7 +42,8 @@ class Decoder:
         names = [name for name in names if name not in ("", "identity")]
         if len(names) != 1 or names[0] not in _SLICES:
             return None
-        made = cls(partial(family.decoder, names[0]), family.decoding_error, _SLICES[names[0]])
+        [name] = names
+        made = cls(name, partial(family.decoder, name), family.decoding_error)
         return None if type(made._decoder).__name__ == "IdentityDecoder" else made
 
     def decode(self, data: bytes) -> bytes:
@@ -60,10 +61,11 @@ class Decoder:
         return bytes(out)
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
-        for start in range(0, len(data), self._slice):
-            if self._slice == _SLICES["zstd"]:
+        size = _SLICES[self._name]
+        for start in range(0, len(data), size):
+            if self._name == "zstd":
                 self._begin_frame()
-            decoded: Any = self._decoder.decode(data[start : start + self._slice])
+            decoded: Any = self._decoder.decode(data[start : start + size])
             if isinstance(decoded, bytes):
                 yield decoded
             else:

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from types import MethodType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from opentelemetry.instrumentation.utils import unwrap
 from wrapt import FunctionWrapper  # what opentelemetry-instrumentation patches with
@@ -173,8 +173,7 @@ class AttemptView:
             request.url = url.copy_with(query=hide_query(url.query) or None, fragment=None)
         self._request_headers = None if headers else request.headers
         if not headers:
-            kind = cast("Callable[[], Any]", type(request.headers))
-            request.headers = _no_headers(kind)
+            request.headers = type(request.headers)()
 
     def lift(self, request: Any) -> None:
         """Beneath the span: give the request its own back, with the headers of the trace."""
@@ -189,15 +188,8 @@ class AttemptView:
         if self._request_headers is None:
             return response
         shown = shallow(response)
-        kind = cast("Callable[[], Any]", type(response.headers))
-        shown.headers = _no_headers(kind)
+        shown.headers = type(response.headers)()
         return shown
-
-
-@cache
-def _no_headers(kind: Callable[[], Any]) -> Any:
-    """No headers of a library's; nobody adds any, as trace headers go into a copy."""
-    return kind()
 
 
 def _redacting(application: Callable[..., Any]) -> Callable[..., Any]:

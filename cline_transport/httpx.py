@@ -50,20 +50,13 @@ class _Family:
     def attempt_request(
         self, request: httpx.Request, extensions: dict[str, Any], body: bytes | None
     ) -> httpx.Request:
-        if body is not None:
-            headers = httpx.Headers(request.headers)
-            headers["content-length"] = str(len(body))
-            return httpx.Request(
-                request.method,
-                request.url,
-                headers=headers,
-                stream=httpx.ByteStream(body),
-                extensions=extensions,
-            )
         attempt = shallow(request)
         vars(attempt).pop("_content", None)  # somebody may have put another stream in its place
         attempt.headers = httpx.Headers(request.headers)
         attempt.extensions = extensions
+        if body is not None:
+            attempt.headers["content-length"] = str(len(body))
+            attempt.stream = httpx.ByteStream(body)
         return attempt
 
     def body_of(self, request: httpx.Request) -> bytes | None:

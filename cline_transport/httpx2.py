@@ -50,20 +50,13 @@ class _Family:
     def attempt_request(
         self, request: httpx2.Request, extensions: dict[str, Any], body: bytes | None
     ) -> httpx2.Request:
-        if body is not None:
-            headers = httpx2.Headers(request.headers)
-            headers["content-length"] = str(len(body))
-            return httpx2.Request(
-                request.method,
-                request.url,
-                headers=headers,
-                stream=httpx2.ByteStream(body),
-                extensions=extensions,
-            )
         attempt = shallow(request)
         vars(attempt).pop("_content", None)  # somebody may have put another stream in its place
         attempt.headers = httpx2.Headers(request.headers)
         attempt.extensions = extensions
+        if body is not None:
+            attempt.headers["content-length"] = str(len(body))
+            attempt.stream = httpx2.ByteStream(body)
         return attempt
 
     def body_of(self, request: httpx2.Request) -> bytes | None:

@@ -84,18 +84,17 @@ def _count(value: object) -> int | None:
 
 
 def _read_usage(usage: Mapping[str, Any], record: CallRecord) -> None:
-    count = _count
     noted = record.usage
-    noted.input_tokens = count(usage.get("prompt_tokens"))
-    noted.output_tokens = count(usage.get("completion_tokens"))
+    noted.input_tokens = _count(usage.get("prompt_tokens"))
+    noted.output_tokens = _count(usage.get("completion_tokens"))
     details = as_mapping(usage.get("prompt_tokens_details"))
     if details is not None:
-        noted.cached_tokens = count(details.get("cached_tokens"))
+        noted.cached_tokens = _count(details.get("cached_tokens"))
     cost = usage.get("cost")
     if isinstance(cost, float):
         noted.cost = cost
     else:
-        whole = count(cost)
+        whole = _count(cost)
         noted.cost = None if whole is None else float(whole)
 
 
@@ -167,22 +166,8 @@ class StreamReader:
     """
 
     __slots__ = (
-        "_chat",
-        "_chunks",
-        "_detect",
-        "_endpoint",
-        "_events",
-        "_finished",
-        "_like",
-        "_on_error",
-        "_opaque",
-        "_record",
-        "_splitter",
-        "_steady",
-        "_tries",
-        "committed",
-        "done",
-        "failure",
+        "_chat", "_chunks", "_detect", "_endpoint", "_events", "_finished", "_like", "_on_error",
+        "_opaque", "_record", "_splitter", "_steady", "_tries", "committed", "done", "failure",
     )  # fmt: skip
 
     def __init__(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["SANS", "THEMES", "Marks", "Theme", "draw_themes", "opening", "table"]
+__all__ = ["SANS", "THEMES", "Marks", "Theme", "draw_themes", "opening", "shown_in", "table"]
 
 
 class Marks(NamedTuple):
@@ -114,3 +115,13 @@ def draw_themes(name: str, draw: Callable[[Theme], str], assets: Path) -> None:
     for theme_name, theme in THEMES.items():
         path = assets / f"{name}-{theme_name}.svg"
         path.write_text(draw(theme), encoding="utf-8", newline="\n")
+
+
+def shown_in(picture: Path) -> set[str | None]:
+    """The texts of a picture, which has the usual width and refers to nothing outside."""
+    text = picture.read_text(encoding="utf-8")
+    root = ET.fromstring(text)  # noqa: S314 - our own file
+    assert root.get("width") == "800"
+    assert "href" not in text
+    assert "url(" not in text
+    return {element.text for element in root.iter() if element.tag.endswith("}text")}
