@@ -21,7 +21,7 @@ class Adaptive:
         limit: The number; permits are its whole part.
         pressed: Whether somebody waited for a permit: else an answer says nothing.
 
-    Example:
+    Examples:
         >>> found = Adaptive(limit=10, starting=False)
         >>> found.learn(0, 1, 0, age=0.1, held=9, now=60.0)
         >>> found.limit

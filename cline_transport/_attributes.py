@@ -24,7 +24,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 def error_type(error: ErrorInfo) -> str:
     """`error.type`: the code, or `_OTHER` where a server's code is no identifier.
 
-    Example:
+    Examples:
         >>> error_type(ErrorInfo(code="rate_limit", message=""))
         'rate_limit'
     """

@@ -61,7 +61,7 @@ HIDDEN: Final = "[redacted]"
 def shown_url(url: str) -> str:
     """A URL without what could be a password, wherever in it; any other text as it is.
 
-    Example:
+    Examples:
         >>> shown_url("redis://me:1234@host:6379/0?password=1234")
         'redis://[redacted]@host:6379/0?password=[redacted]'
     """

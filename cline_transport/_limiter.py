@@ -26,7 +26,7 @@ _MANY: Final = 256
 def key_of(head: RequestHead) -> str:
     """What identifies a call's key and host: a keyed hash, from which nobody gets the key back.
 
-    Example:
+    Examples:
         >>> len(key_of(RequestHead("GET", "https", "api.cline.bot", None, "/", {})))
         32
     """
@@ -39,7 +39,7 @@ def key_of(head: RequestHead) -> str:
 def outcome_of(error: ErrorInfo | None) -> Outcome:
     """What the end of an attempt says of limits.
 
-    Example:
+    Examples:
         >>> outcome_of(ErrorInfo(code=429, message=""))
         'refused'
     """

@@ -53,7 +53,7 @@ _CONTENT: Final = frozenset(
 def hide_query(query: bytes) -> bytes:
     """A query string with its names and without its values; without both where it is long.
 
-    Example:
+    Examples:
         >>> hide_query(b"api-version=1&key=abc")
         b'api-version=REDACTED&key=REDACTED'
     """
@@ -69,7 +69,7 @@ def hide_query(query: bytes) -> bytes:
 def looks_secret(text: str) -> bool:
     """Whether a text could be, or hold, a secret: a key, a password in a URL, a random string.
 
-    Example:
+    Examples:
         >>> looks_secret("https://me:pass@host"), looks_secret("before_content")
         (True, False)
     """
@@ -79,7 +79,7 @@ def looks_secret(text: str) -> bool:
 def redact(text: str, head: RequestHead) -> str:
     """A text without what it repeats of a request: its keys, its query's values, its prompt.
 
-    Example:
+    Examples:
         >>> head = RequestHead("GET", "https", "h", None, "/", {"authorization": "Bearer abcdefg1"})
         >>> redact("The key abcdefg1 is unknown", head)
         'The key [redacted] is unknown'

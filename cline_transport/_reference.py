@@ -1,7 +1,7 @@
 """What can be set: each setting with its type, unit, default and meaning, read from the code.
 
-The table in `docs/configuration.md`, the commented TOML file and the JSON schema are made of it:
-none of them can say something else than the classes do.
+The table in `docs/reference/settings.md`, the commented TOML file and the JSON schema are made of
+it: none of them can say something else than the classes do.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _type_of(hint: Any) -> str:
 def literal(value: object) -> str:
     """A value as TOML spells it.
 
-    Example:
+    Examples:
         >>> literal(True), literal(60.0), literal(("a", "b")), literal("never"), literal(None)
         ('true', '60.0', '["a", "b"]', '"never"', 'none')
     """

@@ -27,7 +27,7 @@ _STREAM: Final = re.compile(rb'"stream"\s*:\s*(true|false)')
 def read_request(body: bytes) -> RequestFacts:
     """Read `model` and `stream` from a JSON request body, without parsing a long prompt for it.
 
-    Example:
+    Examples:
         >>> read_request(b'{"model": "anthropic/claude-sonnet-4.6", "stream": true}')
         RequestFacts(model='anthropic/claude-sonnet-4.6', stream=True)
     """
@@ -63,7 +63,7 @@ def make_explicit(body: bytes) -> bytes | None:
     The API streams by default, the SDK expects JSON where it did not ask for a stream. Nothing else
     of the body changes; what is not a JSON object is left alone.
 
-    Example:
+    Examples:
         >>> make_explicit(b'{"model": "a/b"}')
         b'{"stream":false,"model": "a/b"}'
     """

@@ -186,7 +186,7 @@ class Sources:
 def own_message(message: str) -> tuple[str, str, str] | None:
     """What a policy said: the setting's name, what is allowed, and the value, as it may be shown.
 
-    Example:
+    Examples:
         >>> own_message("RetryPolicy.jitter must be a number (got 'x')")
         ('jitter', 'must be a number', "'x'")
     """
@@ -227,7 +227,7 @@ def located(
 def without(value: object, paths: Iterable[tuple[str, ...]]) -> object:
     """A tree of tables without some of its values; itself, where it has none of them.
 
-    Example:
+    Examples:
         >>> without({"jitter": 7, "rules": {"429": 3}}, [("rules", "429"), ("deadline",)])
         {'jitter': 7, 'rules': {}}
     """
@@ -268,7 +268,7 @@ _PASSWORD: Final = re.compile(r":.*@|://.*\?.*=", re.DOTALL)
 def shown(value: object) -> str:
     """A wrong value, unless it could be a secret that was put in the wrong place.
 
-    Example:
+    Examples:
         >>> shown("later"), shown({"password": "1234"}), shown("https://me:1234@proxy")
         ("'later'", 'a table', '[redacted]')
     """

@@ -25,7 +25,7 @@ from cline_transport.inspection import (
     read_completion,
 )
 from cline_transport.limits import Reason
-from cline_transport.record import Attempt, CallRecord
+from cline_transport.record import Attempt, CallRecord, forget_answer, read_later
 from cline_transport.retry import (
     GiveUp,
     RetryDecision,
@@ -107,7 +107,7 @@ class Call:
     def begin(self, now: float, wait: float = 0.0) -> None:
         """An attempt starts, `wait` seconds having been waited for it."""
         if self.record.attempts:
-            self.record.forget_answer()
+            forget_answer(self.record)
         self._tried_at = now
         self._wait = wait
         self.cooldown = 0.0
@@ -352,7 +352,7 @@ class Call:
         if body is None or not body.complete:
             return None, None
         if not may_hold_error(body.decoded):
-            self.record.read_later(partial(read_answer, body.decoded))
+            read_later(self.record, partial(read_answer, body.decoded))
             return None, None
         payload = load_json(body.decoded)
         inside = read_json_error(payload)

@@ -141,7 +141,7 @@ class ErrorInfo:
         attempts: Requests made on the wire for this call.
         retryable: Whether the documentation counts this failure as transient.
 
-    Example:
+    Examples:
         >>> info = ErrorInfo(code=402, message="No credits", status_code=402, phase="immediate")
         >>> info.advice
         'Add credits at app.cline.bot'
@@ -196,7 +196,7 @@ class ErrorInfo:
 def is_rate_limit(error: ErrorInfo) -> bool:
     """Whether the API refused a call because there were too many, as a status or in a stream.
 
-    Example:
+    Examples:
         >>> is_rate_limit(ErrorInfo(code="rate_limit", message=""))
         True
     """
@@ -214,7 +214,7 @@ def error_info(source: object) -> ErrorInfo | None:
     Returns:
         The `ErrorInfo`, or `None` where there is no error.
 
-    Example:
+    Examples:
         >>> chunk = {"choices": [{"finish_reason": "error", "error": {"code": "rate_limit"}}]}
         >>> error_info(chunk).phase
         'mid_stream'

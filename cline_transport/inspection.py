@@ -61,7 +61,7 @@ def read_answer(body: bytes, record: CallRecord) -> None:
 def may_hold_error(body: bytes) -> bool:
     """Whether the JSON of a 2xx may hold an error: the word, or an escape that could stand in it.
 
-    Example:
+    Examples:
         >>> may_hold_error(b'{"choices": [{"finish_reason": "stop"}]}')
         False
     """

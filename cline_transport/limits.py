@@ -166,7 +166,7 @@ class Rules(NamedTuple):
     def of(cls, settings: LimitSettings) -> Rules:
         """The rules of these settings.
 
-        Example:
+        Examples:
             >>> Rules.of(LimitSettings(requests_per_minute=600)).interval
             0.1
         """
@@ -260,7 +260,7 @@ class _Worker:
 class LimitState:
     """What is known of one key at one host.
 
-    Example:
+    Examples:
         >>> state, rules = LimitState(), Rules.of(LimitSettings(max_concurrency=1))
         >>> state.sync(rules, Report("a", waiting=2), now=0.0, random=0.0).granted
         1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cline_transport.errors import ErrorInfo
 
-__all__ = ["Attempt", "CallRecord", "Usage"]
+__all__ = ["Attempt", "CallRecord", "Usage", "forget_answer", "read_later"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,18 +101,6 @@ class CallRecord(_Unread):
     completed: bool = False
     error: ErrorInfo | None = None
 
-    def forget_answer(self) -> None:
-        """A new attempt begins: what the one before answered is no longer the answer."""
-        self.response_model = self.response_id = self.finish_reason = None
-        self.usage = Usage()
-        self.time_to_first_chunk = None
-        self._keep(None)
-
-    def read_later(self, read: Callable[[CallRecord], None]) -> None:
-        """An answer came; `read` is called when somebody asks what it says, if anybody does."""
-        del self.response_model, self.response_id, self.finish_reason, self.usage
-        self._keep(read)
-
     if not TYPE_CHECKING:  # pragma: no branch - a checker would take any name for an attribute
 
         def __getattr__(self, name: str) -> Any:
@@ -135,6 +123,20 @@ class CallRecord(_Unread):
     def retries(self) -> int:
         """Attempts after the first."""
         return max(0, len(self.attempts) - 1)
+
+
+def forget_answer(record: CallRecord) -> None:
+    """A new attempt begins: what the one before answered is no longer the answer."""
+    record.response_model = record.response_id = record.finish_reason = None
+    record.usage = Usage()
+    record.time_to_first_chunk = None
+    record._keep(None)  # noqa: SLF001 - this module's own
+
+
+def read_later(record: CallRecord, read: Callable[[CallRecord], None]) -> None:
+    """An answer came; `read` is called when somebody asks what it says, if anybody does."""
+    del record.response_model, record.response_id, record.finish_reason, record.usage
+    record._keep(read)  # noqa: SLF001 - this module's own
 
 
 def _set_if_missing(record: CallRecord, name: str, value: object) -> None:

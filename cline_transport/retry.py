@@ -42,7 +42,7 @@ class RetryRule:
     Raises:
         ValueError: A value is out of its range; the message gives the rule and the value.
 
-    Example:
+    Examples:
         >>> rule = RetryRule(max_retries=5, initial=0.5)
         >>> [rule.wait(n) for n in range(4)]
         [0.5, 1.0, 2.0, 4.0]
@@ -248,7 +248,7 @@ class RetryThrottle:
     or below no retry is made: an outage then costs about one attempt per call. It holds no lock: a
     lost update between threads moves the count by one token.
 
-    Example:
+    Examples:
         >>> throttle = RetryThrottle()
         >>> for _ in range(50): throttle.failed()
         >>> throttle.closed
@@ -301,7 +301,7 @@ def read_server_advice(
         metadata: `error.metadata`. OpenRouter repeats an upstream provider's wait there, as
             `retry_after_seconds` and in `headers`; in a stream there is no other place.
 
-    Example:
+    Examples:
         >>> read_server_advice({"retry-after": "2"}, now=0.0).retry_after
         2.0
     """

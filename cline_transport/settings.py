@@ -422,7 +422,7 @@ def _host(value: object) -> str:
 def rule_code(code: object) -> Code:
     """A rule's key, as a policy has it: `"429"` in a file, and `429`, are one.
 
-    Example:
+    Examples:
         >>> rule_code("429"), rule_code("rate_limit_exceeded")
         (429, 'rate_limit_exceeded')
     """

@@ -36,7 +36,7 @@ class EventSplitter:
     Args:
         max_event_bytes: An event above this many bytes passes through in opaque pieces.
 
-    Example:
+    Examples:
         >>> splitter = EventSplitter(max_event_bytes=1024)
         >>> splitter.feed(b"data: 1\n\ndata: 2\n"), splitter.feed(b"\n")
         ([Run(data=b'data: 1\n\n', opaque=False)], [Run(data=b'data: 2\n\n', opaque=False)])
@@ -150,7 +150,7 @@ class Event(NamedTuple):
 def parse_event(raw: bytes) -> Event:
     r"""Read an event's `event` and `data` fields; comments and other fields are passed over.
 
-    Example:
+    Examples:
         >>> parse_event(b"event: error\r\ndata:1\r\ndata: 2\r\n\r\n")
         Event(name='error', data=b'1\n2')
     """

@@ -118,7 +118,7 @@ _CONTROL: Final = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 def clip(text: str, limit: int = MAX_MESSAGE) -> str:
     r"""Cut `text` at `limit` characters and put it on one line, fit to be shown and exported.
 
-    Example:
+    Examples:
         >>> clip("one\n\x1b[31mtwo")
         'one [31mtwo'
     """
@@ -153,7 +153,7 @@ def as_status(code: object) -> int | None:
 def status_for(code: Code | None) -> int:
     """The HTTP status under which an error that came inside a 200 is delivered.
 
-    Example:
+    Examples:
         >>> status_for("rate_limit"), status_for(503), status_for("server_error")
         (429, 503, 502)
     """
@@ -305,7 +305,7 @@ def normalize_error_body(
         body: The decoded bytes.
         complete: `False` when the body was longer than what was read.
 
-    Example:
+    Examples:
         >>> normalize_error_body(502, "text/html", b"<h1>Bad Gateway</h1>").error.message
         'Bad Gateway'
     """
@@ -387,7 +387,7 @@ def _error_object(error: WireError) -> dict[str, Any]:
 def write_error(error: WireError) -> bytes:
     """The documented error body.
 
-    Example:
+    Examples:
         >>> write_error(WireError(401, "Invalid API key"))
         b'{"error":{"code":401,"message":"Invalid API key","metadata":{}}}'
     """

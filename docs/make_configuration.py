@@ -1,4 +1,4 @@
-"""Write the table in `docs/configuration.md`, `cline_transport.toml` and its JSON schema.
+"""Write the table in `docs/reference/settings.md`, `cline_transport.toml` and its JSON schema.
 
     uv run python docs/make_configuration.py
 
@@ -14,15 +14,15 @@ from pathlib import Path
 
 from cline_transport._reference import RULES, Row, literal, rows, schema_text, toml
 
-DOCS = Path(__file__).parent
+REFERENCE = Path(__file__).parent / "reference"
 
-PAGE = "configuration.md"
+PAGE = "settings.md"
 MARKED = re.compile(r"(?<=<!-- settings -->\n).*(?=<!-- end -->)", re.DOTALL)
 
 
 def generated() -> Iterator[tuple[str, str]]:
     """The names of the files, and what they have to hold."""
-    page = (DOCS / PAGE).read_text(encoding="utf-8")
+    page = (REFERENCE / PAGE).read_text(encoding="utf-8")
     yield PAGE, MARKED.sub(lambda _: table(), page)
     yield "cline_transport.toml", toml()
     yield "cline_transport.schema.json", schema_text()
@@ -54,4 +54,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(DOCS))
+    sys.exit(main(REFERENCE))

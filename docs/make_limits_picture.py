@@ -1,4 +1,4 @@
-"""Measure a fleet for `docs/limits.md`, and draw `docs/assets/limits-{light,dark}.svg`.
+"""Measure a fleet for `docs/reference/shared-limits.md`, and draw its pictures.
 
     uv run python docs/make_limits_picture.py           # measure, and draw
     uv run python docs/make_limits_picture.py --draw    # only draw
@@ -26,7 +26,7 @@ from tests.limits.redis_server import COMMAND, RedisServer
 from tests.pages import Marks, Theme, draw_themes, opening, table
 
 DOCS = Path(__file__).parent
-PAGE = DOCS / "limits.md"
+PAGE = DOCS / "reference" / "shared-limits.md"
 ASSETS = DOCS / "assets"
 
 MARKS = Marks(PAGE, "figures")
@@ -52,9 +52,9 @@ NAMES = {
 
 PICTURE = (
     "<picture>\n"
-    '  <source media="(prefers-color-scheme: dark)" srcset="assets/limits-dark.svg">\n'
+    '  <source media="(prefers-color-scheme: dark)" srcset="../assets/limits-dark.svg">\n'
     '  <img alt="Requests refused and served, and calls failed, by what each process has" '
-    'src="assets/limits-light.svg">\n'
+    'src="../assets/limits-light.svg">\n'
     "</picture>"
 )
 

@@ -57,7 +57,7 @@ ASCII: Final = Glyphs(
 def glyphs_for(encoding: str) -> Glyphs:
     """Lines where the output's encoding has them, else ASCII (a Windows code page, `LC_ALL=C`).
 
-    Example:
+    Examples:
         >>> glyphs_for("cp1252").full
         '='
     """
@@ -73,7 +73,7 @@ def bar(start: float, duration: float, total: float, width: int, glyphs: Glyphs)
 
     It is exact to half a cell, and never shorter than that.
 
-    Example:
+    Examples:
         >>> bar(1.0, 1.0, 4.0, 8, UNICODE)
         '  ━━    '
     """

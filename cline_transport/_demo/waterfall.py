@@ -141,7 +141,7 @@ def _end(span: ReadableSpan) -> float:
 def duration_text(seconds: float) -> str:
     """Seconds as a person writes them.
 
-    Example:
+    Examples:
         >>> [duration_text(s) for s in (0.0004, 0.012, 2.3456)]
         ['0.4 ms', '12 ms', '2.35 s']
     """
@@ -155,7 +155,7 @@ def duration_text(seconds: float) -> str:
 def ticks(duration: float, most: int) -> tuple[tuple[float, str], ...]:
     """The marks of a time axis: at most `most` (>= 2) round numbers of seconds, and their text.
 
-    Example:
+    Examples:
         >>> ticks(4.6, 6)
         ((0.0, '0'), (1.0, '1 s'), (2.0, '2 s'), (3.0, '3 s'), (4.0, '4 s'))
     """

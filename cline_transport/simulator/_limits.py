@@ -79,7 +79,7 @@ class TokenBucket:
     Of the requests of any window not more than `burst + rate * seconds` are accepted. The time is
     given, in seconds of any clock.
 
-    Example:
+    Examples:
         >>> bucket = TokenBucket(0.5, 1, now=10.0)
         >>> [bucket.take(10.0), bucket.take(11.0), bucket.take(12.0)]
         [0.0, 1.0, 0.0]

@@ -20,7 +20,7 @@ from cline_transport._reference import CODE, RULES, rows
 from cline_transport.cli import main
 
 COMMAND = (sys.executable, "-m", "cline_transport", "config")
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
 KEY = "sk-0123456789abcdef0123456789abcdef"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from cline_transport import CallRecord
 from cline_transport.inspection import may_hold_error, read_answer
-from cline_transport.record import Usage
+from cline_transport.record import Usage, forget_answer, read_later
 from cline_transport.wire import load_json, read_json_error
 
 BODY = b'{"id": "gen-1", "model": "a/b", "choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 3}}'  # noqa: E501
@@ -25,7 +25,7 @@ ANSWER = CallRecord(
 @pytest.fixture
 def unread() -> CallRecord:
     record = CallRecord()
-    record.read_later(partial(read_answer, BODY))
+    read_later(record, partial(read_answer, BODY))
     return record
 
 
@@ -57,7 +57,7 @@ def test_and_once(unread: CallRecord) -> None:
 
 
 def test_an_attempt_after_it_forgets_it(unread: CallRecord) -> None:
-    unread.forget_answer()
+    forget_answer(unread)
     assert unread == CallRecord()
 
 
@@ -67,7 +67,7 @@ def test_one_that_cannot_be_read_says_nothing() -> None:
         raise ValueError("no answer")
 
     record = CallRecord()
-    record.read_later(fail)
+    read_later(record, fail)
     assert record == CallRecord()
 
 
@@ -85,7 +85,7 @@ def test_two_threads_may_ask_at_once() -> None:
             other.join()
         read_answer(BODY, answer)
 
-    record.read_later(read)
+    read_later(record, read)
     ask()
     assert told == ["gen-1", "gen-1"]
     assert record == ANSWER

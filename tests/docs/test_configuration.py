@@ -1,4 +1,4 @@
-"""docs/configuration.md and the files beside it: what the code says, all of it, and loadable."""
+"""Configuration's page, table, file and schema: what the code says, all of it, and loadable."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ else:
     import tomli as tomllib
 
 DOCS = Path(__file__).parents[2] / "docs"
+REFERENCE = DOCS / "reference"
 COMMAND = "uv run python docs/make_configuration.py"
 PAGE = (DOCS / "configuration.md").read_text(encoding="utf-8")
+TABLE = (REFERENCE / "settings.md").read_text(encoding="utf-8")
 ROWS = {row.name: row for row in rows()}
 DEFAULTS = Settings.model_construct()
 
@@ -46,26 +48,26 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["configuration.md", "cline_transport.toml", "cline_transport.schema.json"]
+    "name", ["settings.md", "cline_transport.toml", "cline_transport.schema.json"]
 )
 def test_the_files_are_what_the_code_gives(name: str, tmp_path: Path) -> None:
     script = runpy.run_path(str(DOCS / "make_configuration.py"))
     assert script["main"](tmp_path) == 0
-    made, held = ((folder / name).read_text(encoding="utf-8") for folder in (tmp_path, DOCS))
-    assert held == made, f"docs/{name} is not what the code says: {COMMAND}"
+    made, held = ((folder / name).read_text(encoding="utf-8") for folder in (tmp_path, REFERENCE))
+    assert held == made, f"docs/reference/{name} is not what the code says: {COMMAND}"
 
 
 def test_this_would_see_a_table_that_is_old(tmp_path: Path) -> None:
     script = runpy.run_path(str(DOCS / "make_configuration.py"))
-    old = PAGE.replace("| `retry.jitter` | number |", "| `retry.jitter` | text |")
-    assert old != PAGE
-    (tmp_path / "configuration.md").write_text(old, encoding="utf-8")
-    script["main"].__globals__["DOCS"] = tmp_path
-    assert dict(script["generated"]())["configuration.md"] == PAGE
+    old = TABLE.replace("| `retry.jitter` | number |", "| `retry.jitter` | text |")
+    assert old != TABLE
+    (tmp_path / "settings.md").write_text(old, encoding="utf-8")
+    script["main"].__globals__["REFERENCE"] = tmp_path
+    assert dict(script["generated"]())["settings.md"] == TABLE
 
 
 def test_the_table_has_a_row_for_every_setting() -> None:
-    found = re.findall(r"^\| `([^`]+)` \|", PAGE, re.MULTILINE)
+    found = re.findall(r"^\| `([^`]+)` \|", TABLE, re.MULTILINE)
     assert found == list(ROWS)
     assert COMMAND in (DOCS / "make_configuration.py").read_text(encoding="utf-8")
 

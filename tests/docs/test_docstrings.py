@@ -55,4 +55,4 @@ def test_every_public_name_has_an_example() -> None:
     for name in cline_transport.__all__:
         value = getattr(cline_transport, name)
         if callable(value) and name != "Attempt":  # which stands in CallRecord's
-            assert "Example:" in (value.__doc__ or ""), name
+            assert re.search(r"^ *Examples?:$", value.__doc__ or "", re.MULTILINE), name

@@ -1,4 +1,4 @@
-"""The fault matrix and its table in `docs/reliability.md`: the page says what the rows say."""
+"""The fault matrix and its table in `docs/reference/faults.md`: the page says what the rows say."""
 
 from __future__ import annotations
 

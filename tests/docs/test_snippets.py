@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk import environment_variables
+from opentelemetry.util.re import parse_env_headers
 
-from cline_transport import Settings
+from cline_transport import Settings, _names
 from cline_transport.cli import main
 from cline_transport.simulator import Simulator
 
@@ -108,18 +114,95 @@ def test_a_toml_snippet_is_a_valid_configuration(
     assert Settings() != Settings.model_construct()
 
 
-@pytest.mark.parametrize("snippet", list(snippets("console")))
-def test_a_command_is_one_that_exists(snippet: Snippet) -> None:
-    for line in snippet.code.splitlines():
-        command = shlex.split(line.rpartition("&&")[2])
-        if command[:2] == ["uv", "run"]:
-            command = command[2:]
-        if command[0] == "cline-transport":
+COMMANDS = ("opentelemetry-instrument", "pip", "prometheus", "promtool", "pytest", "uv")
+"""What a page may tell to run beside ours: it is there, or a README's first line brings it."""
+
+
+@pytest.mark.parametrize("snippet", [*snippets("console"), *snippets("sh")])
+def test_a_command_is_one_that_exists(
+    snippet: Snippet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line in snippet.code.replace("\\\n", "").splitlines():
+        words = shlex.split(line.rpartition("&&")[2])
+        if words[0] == "export":  # tests/docs/test_configuration.py sets them
+            assert snippet.page.name == "configuration.md"
+            continue
+        words = list(itertools.dropwhile(lambda word: re.match(r"[A-Z_]+=", word), words))
+        if "-m" in words:
+            module, *arguments = words[words.index("-m") + 1 :]
+            takes_arguments(module, arguments)
+            continue
+        if words[:2] == ["uv", "run"]:
+            words = words[2:]
+        if words[0] == "cline-transport":
             with pytest.raises(SystemExit) as caught:
-                main([command[1], "--help"])
+                main([words[1], "--help"])
             assert caught.value.code == 0
+            told = capsys.readouterr().out
+            assert {word for word in words if word.startswith("--")} <= set(told.split())
         else:
-            assert command[0] in ("pytest", "pip")
+            assert words[0] in COMMANDS
+
+
+def takes_arguments(module: str, arguments: list[str]) -> None:
+    """A program of this repository, which tells its arguments."""
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    told = re.findall(r"[\w-]+", done.stdout)
+    for word in arguments:
+        assert not word.startswith("--") or word in told, (module, word)
+
+
+OUTPUT_OF = ("python", "console")
+QUERY = re.compile(r"\b(?:cline|gen_ai)(?:\.\w+)+|'cline'(?:\]\['\w+')+")
+
+
+@pytest.mark.parametrize("snippet", list(snippets("text")))
+def test_a_text_is_an_output_or_a_query_with_names_that_are_told(snippet: Snippet) -> None:
+    before = snippet.page.read_text().splitlines()[: snippet.line - 1]
+    fences = [line for line in before if line.startswith("```")]
+    if fences[-2:] and fences[-2].removeprefix("```") in OUTPUT_OF and not before[-1]:
+        return  # the snippet's own test compares it, or that of the configuration's page
+    names = {".".join(re.findall(r"\w+", name)) for name in QUERY.findall(snippet.code)}
+    assert names
+    assert names <= {value for value in vars(_names).values() if isinstance(value, str)}
+
+
+@pytest.mark.parametrize("snippet", list(snippets("ini")))
+def test_an_environment_is_one_that_is_read(
+    snippet: Snippet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line for line in snippet.code.splitlines() if not line.startswith("#")]
+    given = dict(line.split("=", 1) for line in lines)
+    known = vars(environment_variables).values()
+    for name, value in given.items():
+        assert name in known or name.startswith("CLINE_TRANSPORT_")
+        monkeypatch.setenv(name, value)
+    for name, value in given.items():
+        if name.endswith("_HEADERS"):  # what is no header, the exporter leaves out
+            assert len(parse_env_headers(value, liberal=True)) == len(value.split(","))
+    endpoints = [value for name, value in given.items() if name.endswith("_ENDPOINT")]
+    assert OTLPSpanExporter()._endpoint.startswith(tuple(endpoints) or "http://localhost:4318")
+    if any(name.startswith("CLINE_TRANSPORT_") for name in given):
+        assert Settings() != Settings.model_construct()
+
+
+@pytest.mark.parametrize("snippet", list(snippets("yaml")))
+def test_yaml_is_read(snippet: Snippet) -> None:
+    yaml = pytest.importorskip("yaml")
+    read = yaml.safe_load(re.sub(r"\$\{\w+:-(.*?)\}", r"\1", snippet.code))
+    ours = read.get("instrumentation/development", {}).get("python", {}).get("cline_transport")
+    assert read
+    if ours is not None:
+        assert Settings(**ours).hosts
+
+
+def test_no_block_is_left_out() -> None:
+    languages = {"python", "toml", "console", "sh", "text", "ini", "yaml"}
+    for page in PAGES:
+        fences = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)
+        assert set(fences[::2]) <= languages, page.name
+        assert set(fences[1::2]) <= {""}, page.name
 
 
 def test_the_links_within_the_project_lead_somewhere() -> None:

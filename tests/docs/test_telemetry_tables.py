@@ -1,4 +1,4 @@
-"""docs/telemetry.md against what is told: each table's names, types and units, none missing."""
+"""docs/reference/telemetry.md against what is told: names, types and units, none missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cline_transport.httpx import ClineTransport
 from cline_transport.limits import Answer, LimitState, Report, Rules
 from cline_transport.simulator import Reply, Simulator
 
-PAGE = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "telemetry.md").read_text()
 CHAT = {"model": "cline/ok", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 UNREADABLE = Reply.stream("Hi", headers=[("content-encoding", "unheard-of")])
 

@@ -65,7 +65,8 @@ def test_every_rule_has_a_unit_test(kind: str) -> None:
 
 
 def test_every_alert_is_explained() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "backends" / "prometheus.md").read_text()
+    docs = Path(__file__).parents[2] / "docs"
+    page = (docs / "reference" / "backends" / "prometheus.md").read_text()
     assert re.findall(r"^\| `(Cline\w+)`", page, re.MULTILINE) == rules("alert")
 
 

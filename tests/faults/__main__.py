@@ -49,7 +49,7 @@ def versions(python: str) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--also", metavar="PYTHON", help="of an environment with another SDK")
-    parser.add_argument("--write", action="store_true", help="write docs/reliability.md")
+    parser.add_argument("--write", action="store_true", help="write docs/reference/faults.md")
     asked = parser.parse_args()
 
     held, used = run(sys.executable), versions(sys.executable)

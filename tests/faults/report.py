@@ -1,4 +1,4 @@
-"""The table of `docs/reliability.md`: what each row says, and in how many cells it held."""
+"""The table of `docs/reference/faults.md`: what each row says, and in how many cells it held."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .failure import Failure, HttpError, InStream, Raised
 from .matrix import SECTIONS
 from .outcome import sdk_class
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "faults.md"
 MARKS: Final = Marks(PAGE, "faults")
 
 PLAIN: Final = ("httpx", "httpx2")
@@ -94,5 +94,5 @@ def lines_of(held: Mapping[str, bool], versions: Sequence[str]) -> Iterator[str]
     for title, failures in SECTIONS.items():
         rows = rows_of(failures, held)
         used = [n for n in range(len(HEADINGS)) if any(row[n] for row in rows)]
-        yield from ("", f"### {title}", "")
+        yield from ("", f"## {title}", "")
         yield from table([line[n] for n in used] for line in (HEADINGS, RULE, *rows))

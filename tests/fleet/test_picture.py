@@ -11,7 +11,7 @@ import pytest
 from tests.pages import shown_in
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "limits.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "reference" / "shared-limits.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""No import goes up, or sideways within a layer (docs/design.md, "The shape")."""
+"""No import goes up, or sideways within a layer (docs/reference/decisions.md)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 import cline_transport
 
 PACKAGE = Path(cline_transport.__file__).parent
-DESIGN = Path(__file__).parents[2] / "docs" / "design.md"
+TABLE = Path(__file__).parents[2] / "docs" / "reference" / "decisions.md"
 # The package itself: its names are loaded when asked for, its version is a constant.
 OUTSIDE = {"__init__", "__main__"}
 
 
 def layers() -> dict[str, int]:
-    """The table of the design document."""
-    rows = re.findall(r"^\| (\d+) \| ((?:`\w+`(?:, )?)+) \|", DESIGN.read_text(), re.MULTILINE)
+    """The table of the page."""
+    rows = re.findall(r"^\| (\d+) \| ((?:`\w+`(?:, )?)+) \|", TABLE.read_text(), re.MULTILINE)
     return {name: int(layer) for layer, names in rows for name in re.findall(r"`(\w+)`", names)}
 
 
