@@ -31,18 +31,20 @@ def generated() -> Iterator[tuple[str, str]]:
 def table() -> str:
     """All settings, in Markdown."""
     lines = [
-        "| setting | type | unit | default | environment | meaning |",
-        "|---|---|---|---|---|---|",
+        "| setting | meaning | type | default |",
+        "|---|---|---|---|",
     ]
     return "\n".join([*lines, *map(_line, rows())]) + "\n"
 
 
 def _line(row: Row) -> str:
-    default = (
-        "[documented](cline_transport.toml)" if row.name == RULES else f"`{literal(row.default)}`"
-    )
-    names = f"`{row.name}`", f"`{row.environment}`"
-    cells = [names[0], row.type, row.unit or "", default, names[1], row.meaning.replace("|", r"\|")]
+    if row.name == RULES:
+        default = "[documented](cline_transport.toml)"
+    elif row.default is None:
+        default = "none"
+    else:
+        default = f"`{literal(row.default)}`" + (f" {row.unit}" if row.unit else "")
+    cells = [f"`{row.name}`", row.meaning.replace("|", r"\|"), row.type, default]
     return "".join(f"| {cell} " for cell in cells) + "|"
 
 

@@ -26,9 +26,9 @@ def a_failure(code: str) -> Reply:
     return Reply.stream("", error=code)
 
 
-@pytest.mark.parametrize(("code", "name", "advice"), ROWS, ids=[row[0].strip("`") for row in ROWS])
+@pytest.mark.parametrize(("code", "advice", "name"), ROWS, ids=[row[0].strip("`") for row in ROWS])
 def test_a_code_is_raised_and_advised_as_the_page_says(
-    code: str, name: str, advice: str, cline_api: Simulator
+    code: str, advice: str, name: str, cline_api: Simulator
 ) -> None:
     code = code.strip("`")
     cline_api.enqueue(a_failure(code))
