@@ -12,6 +12,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from cline_transport._http_spans import link, unlink
+from cline_transport._protocols import FAMILIES
 
 if TYPE_CHECKING:  # it loads pydantic-settings, which nobody needs before there is a client
     from cline_transport.settings import Settings
@@ -95,7 +96,7 @@ def detach(client: ClientT) -> ClientT:
 def _parts(client: object, function: str) -> tuple[Any, type]:
     """The HTTP client of a client, and our transport of its family and colour."""
     inner: Any = getattr(client, "_client", client)
-    for family in ("httpx", "httpx2"):
+    for family in FAMILIES:
         library = sys.modules.get(family)
         if library is None:
             continue

@@ -20,6 +20,7 @@ from typing import Final, Literal, cast
 from pydantic_settings import InitSettingsSource
 
 from cline_transport._checks import shown_url
+from cline_transport._protocols import FAMILIES
 from cline_transport._reference import CODE, RULES, literal, rows
 from cline_transport._settings_errors import CONFIG, Problem, SettingsError, Sources
 from cline_transport._version import __version__
@@ -27,7 +28,7 @@ from cline_transport.settings import Settings, known_names
 
 __all__ = ["Instrumentation", "Report", "Setting", "make_report"]
 
-_CLIENTS: Final = ("httpx", "httpx2", "openai")
+_CLIENTS: Final = (*FAMILIES, "openai")
 _OPENTELEMETRY: Final = (
     "opentelemetry-api",
     "opentelemetry-sdk",

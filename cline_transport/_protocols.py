@@ -6,9 +6,12 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-__all__ = ["Clock", "RequestHead", "RequestLike", "ResponseHead", "ResponseLike"]
+__all__ = ["FAMILIES", "Clock", "RequestHead", "RequestLike", "ResponseHead", "ResponseLike"]
+
+FAMILIES: Final = ("httpx", "httpx2")
+"""The client libraries that there are transports for."""
 
 
 class UrlLike(Protocol):

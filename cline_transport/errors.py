@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
+from cline_transport._protocols import FAMILIES
 from cline_transport.wire import (
     CONNECTION_CODES,
     Code,
@@ -119,8 +120,7 @@ _REFUSED: Final = re.compile(r"4\d\d\b")
 
 def _families_bases(exc: BaseException) -> list[str]:
     """The names of the httpx or httpx2 classes that an exception derives from."""
-    families = ("httpx", "httpx2")
-    return [b.__name__ for b in type(exc).__mro__ if b.__module__.partition(".")[0] in families]
+    return [b.__name__ for b in type(exc).__mro__ if b.__module__.partition(".")[0] in FAMILIES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

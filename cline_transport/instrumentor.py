@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.instrumentation import instrumentor
 from wrapt import register_post_import_hook
 
+from cline_transport._protocols import FAMILIES
 from cline_transport._settings_errors import SettingsError
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["ClineTransportInstrumentor"]
 
 _logger: Final = logging.getLogger("cline_transport")
-_FAMILIES: Final = ("httpx", "httpx2")
 _CLIENTS: Final = (("Client", "ClineTransport"), ("AsyncClient", "AsyncClineTransport"))
 # Where a client chooses the transport of a request: its own, or one of its proxy mounts.
 _CHOICE: Final = "_transport_for_url"
@@ -84,7 +84,7 @@ class ClineTransportInstrumentor(instrumentor.BaseInstrumentor):  # type: ignore
             return
         if settings.enabled:
             self._patches = _Patches(settings.hosts, {**providers, "settings": settings})
-            for family in _FAMILIES:
+            for family in FAMILIES:
                 register_post_import_hook(self._patches.apply, family)
 
     def _uninstrument(self, **_: Any) -> None:

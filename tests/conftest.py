@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,6 +22,22 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy, and no setting, but a test's own."""
+    for name in list(os.environ):
+        if name.upper().endswith("_PROXY") or name.upper().startswith("CLINE_TRANSPORT_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that `CLINE_TRANSPORT_CONFIG` names; a test writes it."""
+    path = tmp_path / "cline_transport.toml"
+    monkeypatch.setenv("CLINE_TRANSPORT_CONFIG", str(path))
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def terminal_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, no provider, and a terminal of 80 columns."""
     for name in os.environ:
         if name.startswith(("CLINE_", "OTEL_", "OPENAI_")):
             monkeypatch.delenv(name)

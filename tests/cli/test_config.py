@@ -48,13 +48,6 @@ def shown(status: int = 0) -> dict[str, list[list[str]]]:
     return found
 
 
-@pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "cline_transport.toml"
-    monkeypatch.setenv("CLINE_TRANSPORT_CONFIG", str(path))
-    return path
-
-
 def installed(package: str) -> str | None:
     try:
         return version(package)
@@ -112,8 +105,8 @@ def test_its_columns_are_aligned() -> None:
     assert len({match and match.span(2) for match in cells}) == 1
 
 
-def test_each_source_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.write_text(
+def test_each_source_is_named(settings_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings_file.write_text(
         'hosts = ["a.example", "*.b.example:8080"]\n[retry]\njitter = 0.5\ndeadline = 30\n'
         "[retry.rules.429]\nmax_retries = 6\n[stream]\nhold_seconds = inf\n"
     )
@@ -122,7 +115,7 @@ def test_each_source_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("CLINE_TRANSPORT_STREAM", '{"retry": "never"}')
     monkeypatch.setenv("cline_transport_enabled", "off")
     report = told()
-    of_file = {"source": "file", "origin": str(file)}
+    of_file = {"source": "file", "origin": str(settings_file)}
 
     def variable(name: str) -> dict[str, str]:
         return {"source": "environment", "origin": name}
@@ -152,7 +145,7 @@ def test_each_source_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
     }
     given = {n: s for n, s in report["settings"].items() if s["source"] != "default"}
     assert given == expected
-    assert report["config_file"] == str(file)
+    assert report["config_file"] == str(settings_file)
     assert (report["enabled"], report["hosts"]) == (False, ["a.example", "*.b.example:8080"])
 
     text = shown()
@@ -162,23 +155,23 @@ def test_each_source_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ]
     lines = {cells[0]: cells[1:] for cells in text["Settings"]}
     assert lines["enabled"] == ["false", "environment variable cline_transport_enabled"]
-    assert lines["hosts"] == ["a.example, *.b.example:8080", f"file {file}"]
-    assert lines["stream.hold_seconds"] == ["inf s", f"file {file}"]
+    assert lines["hosts"] == ["a.example, *.b.example:8080", f"file {settings_file}"]
+    assert lines["stream.hold_seconds"] == ["inf s", f"file {settings_file}"]
     assert lines["stream.hold_bytes"] == ["262144 bytes", "default"]
     rules = {cells[0]: cells[1:] for cells in text["The rules of retry.rules"]}
     assert rules["429"] == [
         *("max_retries 6", "initial 2.0 s", "multiplier 2.0", "max_wait 60.0 s"),
-        f"file {file}, environment variable CLINE_TRANSPORT_RETRY__RULES__429__INITIAL",
+        f"file {settings_file}, environment variable CLINE_TRANSPORT_RETRY__RULES__429__INITIAL",
     ]
     assert rules["502"][-1] == "default"
 
 
-def test_no_rules_and_no_hosts(file: Path) -> None:
-    file.write_text("hosts = []\n[retry]\nrules = {}\n")
+def test_no_rules_and_no_hosts(settings_file: Path) -> None:
+    settings_file.write_text("hosts = []\n[retry]\nrules = {}\n")
     text = shown()
     lines = {cells[0]: cells[1:] for cells in text["Settings"]}
-    assert lines["retry.rules"] == ["none", f"file {file}"]
-    assert lines["hosts"] == ["none", f"file {file}"]
+    assert lines["retry.rules"] == ["none", f"file {settings_file}"]
+    assert lines["hosts"] == ["none", f"file {settings_file}"]
     assert "The rules of retry.rules" not in text
     assert text[""][2] == ["Hosts, for clients without code: none"]
 
@@ -291,8 +284,10 @@ def test_the_file_of_opentelemetry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ]
 
 
-def test_everything_wrong_has_its_own_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.write_text("[retry]\nthrottl = true\n[stream]\nhold_bytes = 0\n")
+def test_everything_wrong_has_its_own_line(
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_file.write_text("[retry]\nthrottl = true\n[stream]\nhold_bytes = 0\n")
     monkeypatch.setenv("CLINE_TRANSPORT_RETRY__JITTER", "7")
     monkeypatch.setenv("CLINE_TRANSPORT_ENABLE", "1")
     text, report = shown(1), told(1)
@@ -304,8 +299,12 @@ def test_everything_wrong_has_its_own_line(file: Path, monkeypatch: pytest.Monke
         [
             ("CLINE_TRANSPORT_ENABLE is no setting", "did you mean CLINE_TRANSPORT_ENABLED"),
             ("retry.jitter must be", "got 7.0", "variable CLINE_TRANSPORT_RETRY__JITTER"),
-            ("retry.throttl is no setting", "did you mean retry.throttle", f"the file {file}"),
-            ("stream.hold_bytes must be", "got 0", f"the file {file}"),
+            (
+                "retry.throttl is no setting",
+                "did you mean retry.throttle",
+                f"the file {settings_file}",
+            ),
+            ("stream.hold_bytes must be", "got 0", f"the file {settings_file}"),
         ],
         strict=True,
     ):
@@ -321,10 +320,10 @@ def test_everything_wrong_has_its_own_line(file: Path, monkeypatch: pytest.Monke
     assert "Client libraries" in text
 
 
-def test_so_has_a_file_that_is_not_there(file: Path) -> None:
+def test_so_has_a_file_that_is_not_there(settings_file: Path) -> None:
     [line] = shown(1)["Problems"]
     assert line[0].startswith("CLINE_TRANSPORT_CONFIG must name a TOML file")
-    assert told(1)["config_file"] == str(file)
+    assert told(1)["config_file"] == str(settings_file)
 
 
 def test_the_keys_of_json_stay_whatever_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,9 +388,9 @@ SECRETS = {
 
 @pytest.mark.parametrize("args", [[], ["--json"]])
 def test_nothing_secret_is_told(
-    args: list[str], file: Path, monkeypatch: pytest.MonkeyPatch
+    args: list[str], settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file.write_text(f'password = "hunter2"\nkey = "{KEY}"\n')
+    settings_file.write_text(f'password = "hunter2"\nkey = "{KEY}"\n')
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     done = config(*args)

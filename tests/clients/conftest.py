@@ -26,15 +26,6 @@ from .support import (
 Connect = Callable[..., Sdk]
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy, and no setting, but a test's own."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.delenv("CLINE_TRANSPORT_CONFIG", raising=False)
-
-
 @pytest.fixture(params=COLOURS)
 def colour(request: pytest.FixtureRequest) -> Iterator[Colour]:
     name: str = request.param

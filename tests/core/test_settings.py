@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,20 +87,6 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith("CLINE_TRANSPORT_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "cline_transport.toml"
-    monkeypatch.setenv("CLINE_TRANSPORT_CONFIG", str(path))
-    return path
-
-
 def test_the_defaults_are_the_documented_ones() -> None:
     settings = Settings()
     assert settings.enabled
@@ -126,23 +111,23 @@ def test_the_environment_sets_nested_values(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_file_sets_what_the_environment_does_not(
-    config: Path, monkeypatch: pytest.MonkeyPatch
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config.write_text("[retry]\njitter = 0.1\ndeadline = 30\n[errors]\nnormalize = false\n")
+    settings_file.write_text("[retry]\njitter = 0.1\ndeadline = 30\n[errors]\nnormalize = false\n")
     monkeypatch.setenv("CLINE_TRANSPORT_RETRY__DEADLINE", "5")
     settings = Settings()
     assert settings.retry == RetryPolicy(jitter=0.1, deadline=5)
     assert not settings.errors.normalize
 
 
-def test_an_argument_wins_over_both(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.write_text("enabled = false\n")
+def test_an_argument_wins_over_both(settings_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings_file.write_text("enabled = false\n")
     monkeypatch.setenv("CLINE_TRANSPORT_ENABLED", "false")
     assert Settings(enabled=True).enabled
 
 
-def test_a_rule_in_a_file_changes_that_rule_only(config: Path) -> None:
-    config.write_text(
+def test_a_rule_in_a_file_changes_that_rule_only(settings_file: Path) -> None:
+    settings_file.write_text(
         "[retry.rules.429]\nmax_retries = 5\n"
         "[retry.rules.500]\ninitial = 2\n"
         '[retry.rules."my_code"]\nmax_retries = 1\n'
@@ -170,8 +155,8 @@ def test_so_does_a_mapping_as_argument_while_a_policy_is_taken_as_it_is() -> Non
     assert set(exact.retry.rules) == {429}
 
 
-def test_empty_rules_in_a_file_mean_none(config: Path) -> None:
-    config.write_text("[retry]\nrules = {}\n")
+def test_empty_rules_in_a_file_mean_none(settings_file: Path) -> None:
+    settings_file.write_text("[retry]\nrules = {}\n")
     assert Settings().retry.rules == {}
 
 
@@ -184,8 +169,8 @@ def test_every_setting_is_in_the_table_of_levels() -> None:
 
 
 @pytest.mark.parametrize("name", LEVELS)
-def test_the_file_goes_over_the_default(config: Path, name: str) -> None:
-    config.write_text(f"{name} = {json.dumps(LEVELS[name][0])}\n")
+def test_the_file_goes_over_the_default(settings_file: Path, name: str) -> None:
+    settings_file.write_text(f"{name} = {json.dumps(LEVELS[name][0])}\n")
     assert read(Settings(), name) == LEVELS[name][0]
     if ".my_code." not in name:
         assert read(Settings.model_construct(), name) != LEVELS[name][0]
@@ -193,9 +178,9 @@ def test_the_file_goes_over_the_default(config: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_the_environment_goes_over_the_file(
-    config: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    config.write_text(f"{name} = {json.dumps(LEVELS[name][0])}\n")
+    settings_file.write_text(f"{name} = {json.dumps(LEVELS[name][0])}\n")
     monkeypatch.setenv(variable(name), as_text(LEVELS[name][1]))
     assert read(Settings(), name) == LEVELS[name][1]
 
@@ -210,20 +195,20 @@ def test_the_environment_alone_goes_over_the_default(
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_an_argument_goes_over_the_environment_and_the_file(
-    config: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     file, environment, argument, *_ = LEVELS[name]
-    config.write_text(f"{name} = {json.dumps(file)}\n")
+    settings_file.write_text(f"{name} = {json.dumps(file)}\n")
     monkeypatch.setenv(variable(name), as_text(environment))
     assert read(Settings(**table(name, argument)), name) == argument
 
 
 @pytest.mark.parametrize("name", OF_A_CALL)
 def test_a_block_goes_over_the_transports_settings_and_a_request_over_both(
-    config: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     file, environment, argument, block, request = LEVELS[name]
-    config.write_text(f"{name} = {json.dumps(file)}\n")
+    settings_file.write_text(f"{name} = {json.dumps(file)}\n")
     monkeypatch.setenv(variable(name), as_text(environment))
     settings = Settings(**table(name, argument))
     with override(**table(name, block)):
@@ -233,8 +218,10 @@ def test_a_block_goes_over_the_transports_settings_and_a_request_over_both(
     assert read(effective(settings, {}), name) == argument
 
 
-def test_the_sources_set_one_rule_together(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.write_text("[retry.rules.429]\nmax_retries = 1\ninitial = 2\n")
+def test_the_sources_set_one_rule_together(
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_file.write_text("[retry.rules.429]\nmax_retries = 1\ninitial = 2\n")
     monkeypatch.setenv("CLINE_TRANSPORT_RETRY__RULES__429__INITIAL", "3")
     arguments: Any = {"retry": {"rules": {429: {"multiplier": 4}}}}
     settings = Settings(**arguments)
@@ -257,9 +244,9 @@ def test_the_sources_set_one_rule_together(config: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_a_rule_in_the_environment_is_json_or_a_variable_and_leaves_the_files_others(
-    config: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    config.write_text("[retry.rules.429]\ninitial = 2\n[retry.rules.502]\nmax_retries = 9\n")
+    settings_file.write_text("[retry.rules.429]\ninitial = 2\n[retry.rules.502]\nmax_retries = 9\n")
     monkeypatch.setenv(name, value)
     rules = Settings().retry.rules
     assert rules[429] == RetryRule(max_retries=5, initial=2)
@@ -267,15 +254,15 @@ def test_a_rule_in_the_environment_is_json_or_a_variable_and_leaves_the_files_ot
     assert rules[503] == DEFAULT_RULES[503]
 
 
-def test_a_rules_code_is_one_in_any_spelling(config: Path) -> None:
-    config.write_text('[retry.rules]\n" 429 " = {initial = 2}\n0429 = {max_retries = 9}\n')
+def test_a_rules_code_is_one_in_any_spelling(settings_file: Path) -> None:
+    settings_file.write_text('[retry.rules]\n" 429 " = {initial = 2}\n0429 = {max_retries = 9}\n')
     rules = Settings().retry.rules
     assert rules[429] == RetryRule(max_retries=9, initial=2)
     assert rules.keys() == DEFAULT_RULES.keys()
 
 
-def test_no_deadline_is_null_in_json(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.write_text("retry.deadline = 5\n")
+def test_no_deadline_is_null_in_json(settings_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings_file.write_text("retry.deadline = 5\n")
     monkeypatch.setenv("CLINE_TRANSPORT_RETRY", '{"deadline": null}')
     assert Settings().retry.deadline is None
 
@@ -285,9 +272,9 @@ def test_no_deadline_is_null_in_json(config: Path, monkeypatch: pytest.MonkeyPat
     [("10", 10), (" 7 ", 7), ("+3", 3), ("adaptive", "adaptive"), ("1" * 18, int("1" * 18))],
 )
 def test_a_concurrency_is_a_number_or_a_word(
-    config: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: object
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: object
 ) -> None:
-    config.write_text('limits.max_concurrency = "adaptive"\n')
+    settings_file.write_text('limits.max_concurrency = "adaptive"\n')
     monkeypatch.setenv("CLINE_TRANSPORT_LIMITS__MAX_CONCURRENCY", text)
     found: object = Settings().limits.max_concurrency
     assert (type(found), found) == (type(value), value)
@@ -299,8 +286,10 @@ def test_a_concurrency_is_a_number_or_a_word(
     assert Settings().limits.max_concurrency == "adaptive"
 
 
-def test_no_concurrency_is_null_in_json(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.write_text("limits.max_concurrency = 5\n")
+def test_no_concurrency_is_null_in_json(
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_file.write_text("limits.max_concurrency = 5\n")
     monkeypatch.setenv("CLINE_TRANSPORT_LIMITS", '{"max_concurrency": null}')
     assert Settings().limits.max_concurrency is None
 
@@ -323,14 +312,14 @@ def test_no_concurrency_is_null_in_json(config: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_hosts_are_a_list_in_the_file_and_commas_apart_in_the_environment(
-    config: Path, monkeypatch: pytest.MonkeyPatch, told: str, hosts: tuple[str, ...]
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch, told: str, hosts: tuple[str, ...]
 ) -> None:
     parts = [part for part in told.split(",") if part.strip()]
-    config.write_text(f"hosts = {json.dumps(parts)}\n")
+    settings_file.write_text(f"hosts = {json.dumps(parts)}\n")
     assert Settings().hosts == hosts
     assert Settings(hosts=tuple(parts)).hosts == hosts
     monkeypatch.setenv("CLINE_TRANSPORT_HOSTS", told)
-    config.write_text('hosts = ["other.example"]\n')
+    settings_file.write_text('hosts = ["other.example"]\n')
     assert Settings().hosts == hosts
 
 

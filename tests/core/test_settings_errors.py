@@ -35,20 +35,6 @@ BUFFERED = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith(PREFIX):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "cline_transport.toml"
-    monkeypatch.setenv("CLINE_TRANSPORT_CONFIG", str(path))
-    return path
-
-
 def message(make: Callable[..., object] = Settings, **arguments: Any) -> str:
     with pytest.raises(SettingsError) as caught:
         make(**arguments)
@@ -370,11 +356,11 @@ IN_THE_FILE = [
 
 @pytest.mark.parametrize(("text", "told"), IN_THE_FILE)
 def test_a_wrong_value_in_the_file_is_told_with_its_path(
-    config: Path, text: str, told: str
+    settings_file: Path, text: str, told: str
 ) -> None:
-    config.write_text(text)
+    settings_file.write_text(text)
     others = "; max_wait from the default" if "initial = 61" in text else ""
-    assert message() == f"{told}from the file {config}{others})"
+    assert message() == f"{told}from the file {settings_file}{others})"
 
 
 AS_ARGUMENTS: list[tuple[Any, str]] = [
@@ -409,13 +395,13 @@ def test_a_wrong_argument_is_told_as_one(arguments: Any, told: str) -> None:
 
 
 def test_the_source_is_the_one_whose_value_holds(
-    config: Path, monkeypatch: pytest.MonkeyPatch
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config.write_text("retry.jitter = 7\n")
+    settings_file.write_text("retry.jitter = 7\n")
     told = "retry.jitter must be a number between 0 and 1 (got"
-    assert message() == f"{told} 7.0, from the file {config})"
+    assert message() == f"{told} 7.0, from the file {settings_file})"
     monkeypatch.setenv("CLINE_TRANSPORT_RETRY", '{"deadline": 5}')
-    assert message() == f"{told} 7.0, from the file {config})"
+    assert message() == f"{told} 7.0, from the file {settings_file})"
     monkeypatch.setenv("CLINE_TRANSPORT_RETRY", '{"deadline": 5, "jitter": 8}')
     assert message() == f"{told} 8.0, from the environment variable CLINE_TRANSPORT_RETRY)"
     monkeypatch.setenv("cline_transport_Retry__Jitter", "9")
@@ -425,28 +411,28 @@ def test_the_source_is_the_one_whose_value_holds(
 
 
 def test_a_wrong_value_that_is_overruled_is_none(
-    config: Path, monkeypatch: pytest.MonkeyPatch
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config.write_text("retry.jitter = 7\nstream = 3\n")
+    settings_file.write_text("retry.jitter = 7\nstream = 3\n")
     monkeypatch.setenv("CLINE_TRANSPORT_RETRY__JITTER", "0.5")
     monkeypatch.setenv("CLINE_TRANSPORT_STREAM", "{}")
     assert Settings().retry.jitter == 0.5
 
 
 def test_a_contradiction_names_the_sources_of_both(
-    config: Path, monkeypatch: pytest.MonkeyPatch
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config.write_text('stream.on_error = "observe"\n')
+    settings_file.write_text('stream.on_error = "observe"\n')
     monkeypatch.setenv("CLINE_TRANSPORT_STREAM__RETRY", "buffered")
     variable = "the environment variable CLINE_TRANSPORT_STREAM__RETRY"
-    assert message() == f"{BUFFERED}{variable}; on_error from the file {config})"
+    assert message() == f"{BUFFERED}{variable}; on_error from the file {settings_file})"
 
 
-def test_a_contradiction_with_a_default_says_so(config: Path) -> None:
-    config.write_text("retry.rules.429.max_wait = 0.5\n")
+def test_a_contradiction_with_a_default_says_so(settings_file: Path) -> None:
+    settings_file.write_text("retry.rules.429.max_wait = 0.5\n")
     assert message() == (
         "retry.rules.429.initial must be at most max_wait, 0.5 s "
-        f"(got 1.0, from the default; max_wait from the file {config})"
+        f"(got 1.0, from the default; max_wait from the file {settings_file})"
     )
 
 
@@ -458,15 +444,17 @@ def test_a_variable_that_is_overruled_whole_is_no_source(monkeypatch: pytest.Mon
     )
 
 
-def test_what_follows_from_another_wrong_value_is_not_told(config: Path) -> None:
-    config.write_text("[retry.rules.429]\ninitial = 100\nmax_wait = -1\n")
+def test_what_follows_from_another_wrong_value_is_not_told(settings_file: Path) -> None:
+    settings_file.write_text("[retry.rules.429]\ninitial = 100\nmax_wait = -1\n")
     assert message() == (
-        f"retry.rules.429.max_wait must be a number >= 0 (got -1.0, from the file {config})"
+        f"retry.rules.429.max_wait must be a number >= 0 (got -1.0, from the file {settings_file})"
     )
 
 
-def test_all_that_is_wrong_is_told_at_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.write_text(
+def test_all_that_is_wrong_is_told_at_once(
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_file.write_text(
         "[retry]\njitter = 7\nmax_retry_after = -1\nthrottle = 1\nnope = 1\n"
         "[retry.rules.429]\nmax_retries = true\ninitial = -1\n"
         "[retry.rules.502]\nmax_retries = -1\nmultiplier = 0\n"
@@ -476,7 +464,7 @@ def test_all_that_is_wrong_is_told_at_once(config: Path, monkeypatch: pytest.Mon
     arguments: Any = {"stream": {"on_error": "x", "hold_bytes": 0, "hold_seconds": -1}}
     with pytest.raises(SettingsError) as caught:
         Settings(**arguments)
-    file = f"the file {config}"
+    file = f"the file {settings_file}"
     assert [(problem.setting, problem.source) for problem in caught.value.problems] == [
         ("CLINE_TRANSPORT_RETRI", "the environment"),
         ("enabled", "the environment variable CLINE_TRANSPORT_ENABLED"),
@@ -496,29 +484,29 @@ def test_all_that_is_wrong_is_told_at_once(config: Path, monkeypatch: pytest.Mon
         assert str(problem) in str(caught.value)
 
 
-def unreadable(config: Path, rule: str) -> str:
-    return f"CLINE_TRANSPORT_CONFIG must name a {rule} (got {str(config)!r}, from the environment)"
+def unreadable(path: Path, rule: str) -> str:
+    return f"CLINE_TRANSPORT_CONFIG must name a {rule} (got {str(path)!r}, from the environment)"
 
 
-def test_a_missing_file_is_told_by_its_variable(config: Path) -> None:
-    assert message() == unreadable(config, "TOML file, and there is none of this name")
+def test_a_missing_file_is_told_by_its_variable(settings_file: Path) -> None:
+    assert message() == unreadable(settings_file, "TOML file, and there is none of this name")
 
 
-def test_a_directory_is_no_file(config: Path) -> None:
-    config.mkdir()
-    assert message() == unreadable(config, "TOML file that can be read: Is a directory")
+def test_a_directory_is_no_file(settings_file: Path) -> None:
+    settings_file.mkdir()
+    assert message() == unreadable(settings_file, "TOML file that can be read: Is a directory")
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root may read all")
-def test_a_file_without_permission_is_told(config: Path) -> None:
-    config.write_text("enabled = false\n")
-    config.chmod(0)
-    assert message() == unreadable(config, "TOML file that can be read: Permission denied")
+def test_a_file_without_permission_is_told(settings_file: Path) -> None:
+    settings_file.write_text("enabled = false\n")
+    settings_file.chmod(0)
+    assert message() == unreadable(settings_file, "TOML file that can be read: Permission denied")
 
 
-def test_a_file_that_is_not_in_utf_8_is_told(config: Path) -> None:
-    config.write_bytes(b'hosts = ["\xe9"]\n')
-    assert message() == unreadable(config, "TOML file that can be read: it is not in UTF-8")
+def test_a_file_that_is_not_in_utf_8_is_told(settings_file: Path) -> None:
+    settings_file.write_bytes(b'hosts = ["\xe9"]\n')
+    assert message() == unreadable(settings_file, "TOML file that can be read: it is not in UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -531,11 +519,13 @@ def test_a_file_that_is_not_in_utf_8_is_told(config: Path) -> None:
         ("enabled = true\nenabled = true\n", "line 2, column 15"),
     ],
 )
-def test_a_file_that_is_no_toml_is_told_with_the_line(config: Path, text: str, line: str) -> None:
-    config.write_text(text)
+def test_a_file_that_is_no_toml_is_told_with_the_line(
+    settings_file: Path, text: str, line: str
+) -> None:
+    settings_file.write_text(text)
     told = message()
     assert told.startswith("CLINE_TRANSPORT_CONFIG must name a file in TOML: ")
-    assert told.endswith(f"(at {line}) (got {str(config)!r}, from the environment)")
+    assert told.endswith(f"(at {line}) (got {str(settings_file)!r}, from the environment)")
     assert KEY not in told
 
 
@@ -548,12 +538,12 @@ def test_a_key_instead_of_a_path_is_not_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_file_that_cannot_be_read_does_not_hide_what_else_is_wrong(
-    config: Path, monkeypatch: pytest.MonkeyPatch
+    settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLINE_TRANSPORT_ENABLED", "perhaps")
     assert message(hosts="*") == "; ".join(
         [
-            unreadable(config, "TOML file, and there is none of this name"),
+            unreadable(settings_file, "TOML file, and there is none of this name"),
             "enabled must be true or false "
             "(got 'perhaps', from the environment variable CLINE_TRANSPORT_ENABLED)",
             f"hosts {HOSTS} (got '*', from an argument)",
@@ -626,11 +616,11 @@ def test_it_is_raised_when_the_transport_is_made(
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
-def test_so_is_what_is_wrong_with_the_file(config: Path, make: Callable[[], object]) -> None:
-    assert message(make) == unreadable(config, "TOML file, and there is none of this name")
+def test_so_is_what_is_wrong_with_the_file(settings_file: Path, make: Callable[[], object]) -> None:
+    assert message(make) == unreadable(settings_file, "TOML file, and there is none of this name")
 
 
-def test_a_client_that_could_not_be_attached_to_is_as_it_was(config: Path) -> None:
+def test_a_client_that_could_not_be_attached_to_is_as_it_was(settings_file: Path) -> None:
     client = httpx.Client()
     before = client._transport
     message(lambda: attach(client))

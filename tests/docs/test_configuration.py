@@ -31,22 +31,6 @@ ROWS = {row.name: row for row in rows()}
 DEFAULTS = Settings.model_construct()
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os  # noqa: PLC0415 -- only to look at what is there
-
-    for name in os.environ:
-        if name.upper().startswith("CLINE_TRANSPORT_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "cline_transport.toml"
-    monkeypatch.setenv("CLINE_TRANSPORT_CONFIG", str(path))
-    return path
-
-
 @pytest.mark.parametrize(
     "name", ["settings.md", "cline_transport.toml", "cline_transport.schema.json"]
 )
@@ -165,8 +149,8 @@ def in_effect(settings: Settings) -> dict[str, object]:
     return found
 
 
-def test_the_file_is_the_defaults(file: Path) -> None:
-    file.write_text(toml(), encoding="utf-8")
+def test_the_file_is_the_defaults(settings_file: Path) -> None:
+    settings_file.write_text(toml(), encoding="utf-8")
     settings = Settings()
     assert settings == DEFAULTS
     assert settings.retry.rules == DEFAULT_RULES
@@ -177,8 +161,8 @@ def uncommented() -> str:
     return re.sub(r"^# (?=\w+ = |\[\S+\]$)", "", toml(), flags=re.MULTILINE)
 
 
-def test_what_is_commented_in_it_may_be_used(file: Path) -> None:
-    file.write_text(uncommented(), encoding="utf-8")
+def test_what_is_commented_in_it_may_be_used(settings_file: Path) -> None:
+    settings_file.write_text(uncommented(), encoding="utf-8")
     settings = Settings()
     assert settings.retry == RetryPolicy(deadline=120)
     assert settings.limits == LimitSettings(

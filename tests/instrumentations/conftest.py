@@ -28,12 +28,10 @@ from .support import Instrumentation, Told, unwrap_the_sdk
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy, and no setting, but a test's own."""
+def their_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the instrumentations, but a test's own."""
     for name in list(os.environ):
-        if name.upper().endswith("_PROXY") or name.startswith(
-            ("CLINE_TRANSPORT_", "OTEL_", "TRACELOOP_", "OPENINFERENCE_", "OPENAI_")
-        ):
+        if name.startswith(("OTEL_", "TRACELOOP_", "OPENINFERENCE_", "OPENAI_")):
             monkeypatch.delenv(name)
 
 

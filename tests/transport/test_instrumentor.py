@@ -126,8 +126,6 @@ def proxied(rig: Rig, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, how: str) -
     if how == "argument":
         return plain(rig, proxy=proxy.url)
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
     return plain(rig)
 
 
