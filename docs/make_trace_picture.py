@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from cline_transport._demo.waterfall import Row, Waterfall, duration_text, read_
 from cline_transport._protocols import Clock
 from cline_transport.openai import http_client
 from cline_transport.simulator import Reply, Simulator
+from tests.pages import Theme, draw_themes, opening
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -111,33 +111,6 @@ def run() -> Waterfall:
     return read_waterfall(time.spans)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Theme:
-    """The colours of one picture, GitHub's own light or dark ground in mind."""
-
-    ground: str
-    border: str
-    grid: str
-    text: str
-    quiet: str
-    call: str
-    good: str
-    bad: str
-    on_bar: str
-
-
-THEMES = {
-    "light": Theme(
-        ground="#ffffff", border="#d1d9e0", grid="#eaeef2", text="#1f2328", quiet="#59636e",
-        call="#0969da", good="#1a7f37", bad="#bc4c00", on_bar="#ffffff",
-    ),
-    "dark": Theme(
-        ground="#0d1117", border="#3d444d", grid="#21262d", text="#f0f6fc", quiet="#9198a1",
-        call="#4493f8", good="#3fb950", bad="#db6d28", on_bar="#0d1117",
-    ),
-}  # fmt: skip
-
-SANS = "-apple-system,BlinkMacSystemFont,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
 MONO = "ui-monospace,SFMono-Regular,'SF Mono',Menlo,Consolas,'Liberation Mono',monospace"
 
 WIDTH, MARGIN = 800, 20
@@ -154,23 +127,10 @@ def draw(waterfall: Waterfall, theme: Theme) -> str:
     rows = [row for row in waterfall.rows if row.kind != "wait"]
     bottom = TOP + STEP * (len(rows) - 1) + 22
     height = bottom + 16
-    title = escape(f"Trace of one call: {', '.join(f'{r.name} {r.status}' for r in rows)}")
+    title = f"Trace of one call: {', '.join(f'{r.name} {r.status}' for r in rows)}"
+    styles = f".m{{font:11.5px {MONO};fill:{theme.quiet}}}.s{{font-size:11px;font-weight:600}}"
     parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-            f'width="{WIDTH}" height="{height}" role="img" aria-label="{title}">'
-        ),
-        f"<title>{title}</title>",
-        (
-            f"<style>text{{font:13px {SANS};fill:{theme.text}}}"
-            f".q{{font-size:11px;fill:{theme.quiet}}}"
-            f".m{{font:11.5px {MONO};fill:{theme.quiet}}}.b{{font-weight:600}}"
-            ".s{font-size:11px;font-weight:600}</style>"
-        ),
-        (
-            f'<rect x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1}" rx="8" '
-            f'fill="{theme.ground}" stroke="{theme.border}"/>'
-        ),
+        *opening(title, WIDTH, height, theme, styles),
         *_axis(waterfall.duration, bottom, theme),
         *_lines(rows, theme),
         "</svg>",
@@ -200,15 +160,15 @@ def _lines(rows: Sequence[Row], theme: Theme) -> Iterator[str]:
         first, last = _x(row.start, end), _x(row.start + row.duration, end)
         if row is call:
             yield f'<text class="b" x="{MARGIN}" y="{y + 4.5}">{escape(row.name)}</text>'
-            yield _rect(first, last, y, theme.call, opacity=0.28)
+            yield _rect(first, last, y, theme.accent, opacity=0.28)
             headers = _x(rows[-1].start + rows[-1].duration, end)
-            yield _rect(headers, last, y, theme.call)
+            yield _rect(headers, last, y, theme.accent)
             yield (
                 f'<text class="s" x="{(headers + last) / 2:.1f}" y="{y + 4}" '
-                f'text-anchor="middle" style="fill:{theme.on_bar}">stream</text>'
+                f'text-anchor="middle" style="fill:{theme.ground}">stream</text>'
             )
             yield (
-                f'<text class="s" x="{first + 8}" y="{y + 4}" style="fill:{theme.call}">'
+                f'<text class="s" x="{first + 8}" y="{y + 4}" style="fill:{theme.accent}">'
                 f"{duration_text(row.duration)}</text>"
             )
         else:
@@ -264,10 +224,7 @@ def main(assets: Path = ASSETS) -> int:
         assets: The directory to write them to.
     """
     waterfall = run()
-    assets.mkdir(parents=True, exist_ok=True)
-    for name, theme in THEMES.items():
-        path = assets / f"trace-{name}.svg"
-        path.write_text(draw(waterfall, theme), encoding="utf-8", newline="\n")
+    draw_themes("trace", lambda theme: draw(waterfall, theme), assets)
     return 0
 
 

@@ -71,6 +71,7 @@ class Theme:
     grid: str
     text: str
     quiet: str
+    accent: str
     good: str
     bad: str
 
@@ -78,18 +79,18 @@ class Theme:
 THEMES: Final = {
     "light": Theme(
         ground="#ffffff", border="#d1d9e0", grid="#eaeef2", text="#1f2328", quiet="#59636e",
-        good="#1a7f37", bad="#bc4c00",
+        accent="#0969da", good="#1a7f37", bad="#bc4c00",
     ),
     "dark": Theme(
         ground="#0d1117", border="#3d444d", grid="#21262d", text="#f0f6fc", quiet="#9198a1",
-        good="#3fb950", bad="#db6d28",
+        accent="#4493f8", good="#3fb950", bad="#db6d28",
     ),
 }  # fmt: skip
 
 SANS: Final = "-apple-system,BlinkMacSystemFont,'Segoe UI','Noto Sans',Helvetica,Arial,sans-serif"
 
 
-def opening(title: str, width: int, height: int, theme: Theme) -> list[str]:
+def opening(title: str, width: int, height: int, theme: Theme, styles: str = "") -> list[str]:
     """The beginning of a picture as SVG: no script, no font, no outside reference."""
     title = escape(title)
     return [
@@ -100,7 +101,7 @@ def opening(title: str, width: int, height: int, theme: Theme) -> list[str]:
         f"<title>{title}</title>",
         (
             f"<style>text{{font:13px {SANS};fill:{theme.text}}}"
-            f".q{{font-size:11px;fill:{theme.quiet}}}.b{{font-weight:600}}</style>"
+            f".q{{font-size:11px;fill:{theme.quiet}}}.b{{font-weight:600}}{styles}</style>"
         ),
         (
             f'<rect x=".5" y=".5" width="{width - 1}" height="{height - 1}" rx="8" '
