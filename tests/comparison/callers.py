@@ -113,8 +113,17 @@ class Official:
         return getattr(answer.usage, "cost", None)
 
     def libraries(self) -> list[str]:
-        """The libraries whose clients it is for."""
-        return [_sdk_library()]
+        """The libraries whose clients it works with."""
+        return [name for name in LIBRARIES if self.takes(named(name, "Client"))]
+
+    def takes(self, kind: Any) -> bool:
+        """Whether the SDK has an HTTP client of this kind beneath it."""
+        make, http = named("openai", "OpenAI"), self.kept(kind())
+        try:
+            self.kept(make(base_url="http://127.0.0.1", api_key="k", http_client=http))
+        except TypeError:
+            return False
+        return True
 
 
 class HttpxRetries(Official):

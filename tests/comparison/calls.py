@@ -233,7 +233,10 @@ def any_host(bench: Bench) -> str:
 
 def libraries(bench: Bench) -> str:
     caller = bench.make()
-    return "its own" if isinstance(caller, LiteLlm) else ", ".join(caller.libraries())
+    try:
+        return "its own" if isinstance(caller, LiteLlm) else ", ".join(caller.libraries())
+    finally:
+        caller.close()
 
 
 def own_rule(bench: Bench) -> str:

@@ -68,7 +68,9 @@ class Traced:
         self.reader = InMemoryMetricReader()
         meters = MeterProvider([self.reader], shutdown_on_exit=False)
         told = {"tracer_provider": self.provider, "meter_provider": meters}
-        self.caller = Ours(**told) if contender not in INSTRUMENTORS else Kept()
+        self.caller = Official() if contender in INSTRUMENTORS else Ours(**told)
+        self.with_ours = Ours(tracer_provider=self.provider)
+        """Its metrics are not those of the contender."""
         self.contender, self.told = contender, told
         self.raised = ""
         self.instrument()
@@ -136,10 +138,6 @@ class Traced:
         gc.collect()  # an instrumentation may end its span where its stream is forgotten
 
 
-class Kept(Official):
-    """The SDK as it is; its own retries are what is traced."""
-
-
 def _status(span: ReadableSpan) -> str:
     return "error" if span.status.status_code is StatusCode.ERROR else "no error"
 
@@ -177,6 +175,19 @@ def retries_told(traced: Traced) -> str:
 
 
 def late_error(traced: Traced) -> str:
+    return _after_words(traced)
+
+
+def late_error_above_ours(traced: Traced) -> str:
+    alone, traced.caller = traced.caller, traced.with_ours
+    try:
+        return _after_words(traced)
+    finally:
+        traced.caller = alone
+
+
+def _after_words(traced: Traced) -> str:
+    """The status of the span, and what the instrumentation adds to it."""
     traced.ask(Reply.ok(TEXT, error="rate_limit", error_after=2))
     status = _status(traced.outermost) if traced.spans else "no span"
     return f"{status}, and it raises `{traced.raised}`" if traced.raised else status
@@ -290,7 +301,8 @@ def _json(document: object) -> Reply:
 
 
 _ASKED: Final = (
-    until_the_end, spans_of_a_retry, retries_told, late_error, late_code, truncated, early_status,
-    early_code, request_id, tokens, server_cost, metrics, prompts, tools, embeddings,
+    until_the_end, spans_of_a_retry, retries_told, late_error, late_error_above_ours, late_code,
+    truncated, early_status, early_code, request_id, tokens, server_cost, metrics, prompts,
+    tools, embeddings,
 )  # fmt: skip
 TRACES: Final[dict[str, Callable[[Traced], str]]] = {one.__name__: one for one in _ASKED}
