@@ -245,6 +245,15 @@ class LiteLlm:
         cost: float = named("litellm", "completion_cost")(answer)
         return cost
 
+    def chat_by_rule(self, url: str, key: str, rule: Callable[[str], bool]) -> Any:
+        """An answer that the rule is content with."""
+        rules: list[Any] = named("litellm", "post_call_rules")
+        rules.append(rule)
+        try:
+            return self.chat(url, key, {})
+        finally:
+            rules.remove(rule)
+
     def remember(self) -> None:
         """Begin to answer from a cache."""
         cache: Any = named("litellm.caching.caching", "Cache")(type="local")

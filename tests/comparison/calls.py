@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 
 from cline_transport.simulator import ReceivedRequest, Reply, Simulator
 
-from .callers import Caller, LiteLlm, Official, answer_of
+from .callers import Caller, LiteLlm, answer_of
 from .waits import WAITS
 
 __all__ = ["CALLS", "Bench"]
@@ -242,15 +242,20 @@ def libraries(bench: Bench) -> str:
 def own_rule(bench: Bench) -> str:
     """A good answer that lacks a word is asked for again."""
 
+    def is_whole(text: str) -> bool:
+        return "three" in text
+
     def rule(response: Any) -> None:
         response.read()
-        if "three" not in response.text:
+        if not is_whole(response.text):
             raise ValueError("it lacks a word")
 
     def call(caller: Caller) -> str:
-        transport = caller.with_own_rule(rule) if isinstance(caller, Official) else None
         api = bench.api
-        if transport is None or isinstance(caller, LiteLlm):
+        if isinstance(caller, LiteLlm):
+            return answer_of(caller.chat_by_rule(api.base_url, api.api_key, is_whole))
+        transport = caller.with_own_rule(rule)
+        if transport is None:
             return answer_of(caller.chat(api.base_url, api.api_key, {}))
         answer = caller.http(transport).post(f"{api.base_url}/chat/completions", content=BODY)
         return str(answer.json()["choices"][0]["message"]["content"])

@@ -17,6 +17,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+VERSIONS_TOLD = MARKS.read().partition("Versions: ")[2].strip().rstrip(".").split(", ")
+[SDK] = [one.split()[1] for one in VERSIONS_TOLD if one.startswith("openai 3.")]
 HERE = [name for name, contender in CONTENDERS.items() if contender.is_here]
 VERSIONS = {
     name: dict.fromkeys(contender.packages, "1.0") for name, contender in CONTENDERS.items()
@@ -27,9 +29,9 @@ def test_the_page_is_full_and_has_each_question_and_each_contender() -> None:
     shown = answers_on_the_page()
     assert set(shown) == {(name, one) for name in CONTENDERS for one in questions_of(name)}
     assert all(shown.values())
-    versions = MARKS.read().partition("Versions: ")[2]
-    told = {one.split()[0] for one in versions.replace("\n", " ").split(", ")}
-    assert told == {package for one in CONTENDERS.values() for package in one.packages}
+    assert {one.split()[0] for one in VERSIONS_TOLD} == {
+        package for one in CONTENDERS.values() for package in one.packages
+    }
 
 
 def test_a_page_with_another_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +59,8 @@ def test_what_installs_a_contender_exists() -> None:
 
 @pytest.mark.parametrize("name", HERE)
 def test_what_the_page_says_is_what_a_run_finds(name: str) -> None:
-    pytest.importorskip("openai", minversion="3", reason="the page is of the SDK's generation 3")
+    # Older ones answer otherwise: 3.0.0 sends a generator a second time, empty.
+    pytest.importorskip("openai", minversion=SDK, reason="the page is of a newer SDK")
     answers, _ = ask(CONTENDERS[name], sys.executable)
     shown = answers_on_the_page()
     assert answers == {one: shown[name, one] for one in questions_of(name)}
