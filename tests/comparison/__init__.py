@@ -1,0 +1,1 @@
+"""What other tools do where ours does something, and what only they do: `docs/comparison.md`."""
