@@ -1,6 +1,11 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["cline-transport[openai]", "fastapi>=0.115", "uvicorn>=0.34"]
+# dependencies = [
+#   "cline-transport[openai]",
+#   "fastapi>=0.115",
+#   "pydantic>=2.10",
+#   "uvicorn>=0.34",
+# ]
 #
 # [tool.uv.sources]
 # cline-transport = { path = "..", editable = true }
