@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import runpy
 from collections.abc import Iterator
@@ -86,15 +87,26 @@ def test_below_the_rate_none_is_refused(cline_api: Simulator, tmp_path: Path) ->
     assert cline_api.counts.rate_refused == 0
 
 
-def test_above_the_rate_some_are_refused_and_all_are_answered(
-    cline_api: Simulator, tmp_path: Path
-) -> None:
-    cline_api.limits = LIMITS
-    cline_api.respond = lambda _: Reply.completion("Yes", cost=0.25)
-    status, _, (answered, failed, attempts, _), _ = fan_out(cline_api, tmp_path, 1_000_000)
-    assert (status, answered, failed) == (0, 100, 0)
-    assert cline_api.counts.rate_refused > 0
-    assert attempts == 100 + cline_api.counts.rate_refused
+def test_the_rate_is_kept(cline_api: Simulator, tmp_path: Path) -> None:
+    options = ["--questions", "4", "--requests-per-minute", "60"]
+    assert run(EXAMPLE, cline_api, *options, cwd=tmp_path).returncode == 0
+    first, _, _, last = [request.time for request in cline_api.requests]
+    # Two at once, then one each second. Half of it is for the first, which may take its time.
+    assert last - first > 1
+
+
+def test_what_is_refused_all_the_same_is_asked_again(cline_api: Simulator, tmp_path: Path) -> None:
+    number = itertools.count()
+
+    def respond(_: ReceivedRequest) -> Reply:
+        if 20 <= next(number) < 24:
+            return Reply.error(429, retry_after=1)
+        return Reply.completion("Yes", cost=0.25)
+
+    cline_api.respond = respond
+    status, lines, figures, told = fan_out(cline_api, tmp_path, 60_000)
+    assert (status, figures, told) == (0, (100, 0, 104, 25.0), "")
+    assert lines == [f"{question(number)} Yes" for number in range(100)]
 
 
 def test_no_more_are_in_memory_than_there_is_room_for() -> None:
