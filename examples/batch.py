@@ -26,18 +26,23 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
-from openai import OpenAI
+import anyio
+from openai import AsyncOpenAI
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from cline_transport import CallRecord, ErrorInfo, Settings, StreamSettings, error_info
-from cline_transport.openai import http_client
+from cline_transport.openai import async_http_client
 
 HOPELESS = {401, 402, 403, 404, "insufficient_quota"}
 """What every other prompt would fail with, too."""
@@ -110,21 +115,24 @@ def answered(path: Path) -> set[str]:
     return ids
 
 
-def ask(client: OpenAI, model: str, prompt: Prompt) -> Result:
+async def ask(client: AsyncOpenAI, prompt: Prompt) -> Result:
     """Answer one prompt."""
     try:
-        with client.chat.completions.create(
-            model=model,
+        stream = await client.chat.completions.create(
+            model=os.environ.get("CLINE_MODEL", "anthropic/claude-sonnet-4.6"),
             messages=[{"role": "user", "content": prompt.text}],
             stream=True,
-        ) as stream:
-            record: CallRecord = stream.response.extensions["cline_transport"]
-            parts = [choice.delta.content or "" for chunk in stream for choice in chunk.choices]
+        )
+        async with stream:
+            parts = [
+                choice.delta.content or "" async for chunk in stream for choice in chunk.choices
+            ]
     except Exception as exc:
         info = error_info(exc)
         if info is None:  # no failure of a call: a bug
             raise
         return Result(prompt.id, {}, info)
+    record: CallRecord = stream.response.extensions["cline_transport"]
     line = {
         "id": prompt.id,
         "text": "".join(parts),
@@ -137,44 +145,21 @@ def ask(client: OpenAI, model: str, prompt: Prompt) -> Result:
     return Result(prompt.id, line)
 
 
-def answer(client: OpenAI, prompts: Iterator[Prompt], at_once: int) -> Iterator[Result]:
-    """Answer prompts, so many at once; results come as they are ready."""
-    model = os.environ.get("CLINE_MODEL", "anthropic/claude-sonnet-4.6")
-    with ThreadPoolExecutor(at_once) as pool:
-        under_way: set[Future[Result]] = set()
-        while True:
-            more = islice(prompts, at_once - len(under_way))
-            under_way |= {pool.submit(ask, client, model, prompt) for prompt in more}
-            if not under_way:
-                return
-            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-
-
-def run(prompts: list[Prompt], output: Path, at_once: int, console: Console) -> list[Result]:
+async def run(prompts: list[Prompt], output: Path, at_once: int, console: Console) -> list[Result]:
     """Answer prompts into a file, and show how far it is. Returns those that failed."""
     failed: list[Result] = []
+    waiting = iter(prompts)
     settings = Settings(stream=StreamSettings(retry="buffered"))
-    with (
-        OpenAI(
-            base_url=os.environ.get("CLINE_BASE_URL", "https://api.cline.bot/api/v1"),
-            api_key=os.environ["CLINE_API_KEY"],
-            max_retries=0,  # those of the transport are enough, and are counted
-            http_client=http_client(settings=settings),
-        ) as client,
-        output.open("a", encoding="utf-8", newline="\n") as file,
-        Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[failed]} failed"),
-            TimeRemainingColumn(),
-            console=console,
-        ) as progress,
-    ):
-        bar = progress.add_task("", total=len(prompts), failed=0)
-        waiting = iter(prompts)
-        for result in answer(client, waiting, at_once):
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]} failed"),
+        TimeRemainingColumn(),
+    )
+
+    async def work(client: AsyncOpenAI, file: TextIO, progress: Progress, bar: TaskID) -> None:
+        for prompt in waiting:  # shared by all workers
+            result = await ask(client, prompt)
             if result.error is None:
                 file.write(json.dumps(result.line, ensure_ascii=False) + "\n")
                 file.flush()
@@ -183,6 +168,21 @@ def run(prompts: list[Prompt], output: Path, at_once: int, console: Console) -> 
                 if result.error.code in HOPELESS:
                     deque(waiting, maxlen=0)  # nothing more is asked
             progress.update(bar, advance=1, failed=len(failed))
+
+    async with AsyncOpenAI(
+        base_url=os.environ.get("CLINE_BASE_URL", "https://api.cline.bot/api/v1"),
+        api_key=os.environ["CLINE_API_KEY"],
+        max_retries=0,  # those of the transport are enough, and are counted
+        http_client=async_http_client(settings=settings),
+    ) as client:
+        with (
+            output.open("a", encoding="utf-8", newline="\n") as file,
+            Progress(*columns, console=console) as progress,
+        ):
+            bar = progress.add_task("", total=len(prompts), failed=0)
+            async with anyio.create_task_group() as workers:
+                for _ in range(at_once):
+                    workers.start_soon(work, client, file, progress, bar)
     return failed
 
 
@@ -199,8 +199,11 @@ def main() -> int:
         print(exc, file=sys.stderr)
         return 2
     todo = [prompt for prompt in prompts if prompt.id not in done]
-    console = Console(stderr=True)
-    failed = run(todo, args.answers, args.at_once, console)
+    try:
+        failed = anyio.run(run, todo, args.answers, args.at_once, Console(stderr=True))
+    except KeyboardInterrupt:
+        print("Stopped. Run it again to go on.", file=sys.stderr)
+        return 130
     for result in failed:
         if result.error is not None:
             print(f"\n{result.id}\n{result.error.report()}", file=sys.stderr)

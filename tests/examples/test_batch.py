@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import signal
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -15,7 +17,7 @@ import pytest
 
 from cline_transport.simulator import ReceivedRequest, Reply, Simulator
 
-from .program import EXAMPLES, asked, run
+from .program import COMMAND, EXAMPLES, asked, environment, run
 
 EXAMPLE = "batch.py"
 
@@ -140,6 +142,28 @@ def test_it_stops_at_what_every_prompt_would_fail_with(
     assert (status, printed) == (1, "0 of 10 answered, 3 failed, 7 not asked\n")
     assert len(cline_api.requests) == 3
     assert told.count("What to do: Add credits at app.cline.bot") == 3
+
+
+def test_it_can_be_stopped_and_gone_on_with(cline_api: Simulator, tmp_path: Path) -> None:
+    cline_api.respond, _ = echo_but("b", Reply.stall())
+    write_prompts(tmp_path, "abc")
+    options = ["prompts.jsonl", "answers.jsonl", "--at-once", "1"]
+    with subprocess.Popen(  # noqa: S603 -- our own interpreter, our own example
+        [*COMMAND, EXAMPLES / EXAMPLE, *options],
+        cwd=tmp_path,
+        env=environment(cline_api),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        cline_api.wait_for(lambda: len(cline_api.requests) == 2, timeout=60)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.endswith("\nStopped. Run it again to go on.\n")
+    assert "Traceback" not in told
+    assert set(answers(tmp_path)) == {"a"}
+    assert batch(cline_api, tmp_path)[:2] == (0, "3 of 3 answered, 0 failed, 0 not asked\n")
+    assert set(answers(tmp_path)) == {"a", "b", "c"}
 
 
 def test_a_wrong_file_is_told_before_anything_is_asked(
