@@ -22,6 +22,7 @@ CLINE_MODEL=sim/truncated uv run examples/batch.py prompts.jsonl answers.jsonl
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import sys
@@ -201,7 +202,7 @@ def main() -> int:
     todo = [prompt for prompt in prompts if prompt.id not in done]
     try:
         failed = anyio.run(run, todo, args.answers, args.at_once, Console(stderr=True))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):  # Ctrl+C; the latter on Python 3.10
         print("Stopped. Run it again to go on.", file=sys.stderr)
         return 130
     for result in failed:
