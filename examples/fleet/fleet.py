@@ -1,10 +1,16 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["cline-transport[redis,simulator]", "rich>=13.9"]
+#
+# [tool.uv.sources]
+# cline-transport = { path = "../..", editable = true }
+# ///
 """Eight processes on one key stay within its limits, which they share in Redis; watch them.
 
-    python examples/fleet/fleet.py                # needs REDIS_URL, or redis-server on the path
-    python examples/fleet/fleet.py --no-share     # each process has all of the limits: a storm
+    uv run examples/fleet/fleet.py                # needs REDIS_URL, or redis-server on the path
+    uv run examples/fleet/fleet.py --no-share     # each process has all of the limits: a storm
 
-The API is the built-in simulator, which allows 600 requests a minute and 10 at once. It needs
-`pip install 'cline-transport[redis,simulator]' rich`.
+The API is the built-in simulator, which allows 600 requests a minute and 10 at once.
 """
 
 from __future__ import annotations

@@ -1,14 +1,25 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = [
+#   "cline-transport[openai]",
+#   "opentelemetry-exporter-otlp-proto-http>=1.44",
+#   "opentelemetry-instrumentation-logging>=0.65b0",
+#   "opentelemetry-sdk>=1.44",
+# ]
+#
+# [tool.uv.sources]
+# cline-transport = { path = "../..", editable = true }
+# ///
 r"""Export the spans, metrics and log lines of calls by OTLP over HTTP, to any backend.
 
-It needs `cline-transport[openai]`, `opentelemetry-sdk`, `opentelemetry-exporter-otlp-proto-http`
-and `opentelemetry-instrumentation-logging`. The standard variables say where telemetry goes
-(OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS, _COMPRESSION, ...) and what it is from (OTEL_SERVICE_NAME,
-OTEL_RESOURCE_ATTRIBUTES); by default to http://localhost:4318, where a collector listens.
+The standard variables say where telemetry goes (OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS,
+_COMPRESSION, ...) and what it is from (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES); by default to
+http://localhost:4318, where a collector listens.
 
-Live: CLINE_API_KEY=... python examples/observability/otlp.py
-Against a simulator: cline-transport simulate --port 8080, then
+Live: CLINE_API_KEY=... uv run examples/observability/otlp.py
+Against a simulator: uv run cline-transport simulate --port 8080, then
 CLINE_BASE_URL=http://127.0.0.1:8080/api/v1 CLINE_API_KEY=sk-simulator \
-CLINE_MODEL=sim/429-once python examples/observability/otlp.py
+CLINE_MODEL=sim/429-once uv run examples/observability/otlp.py
 """
 
 from __future__ import annotations

@@ -1,12 +1,25 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = [
+#   "cline-transport[openai]",
+#   "opentelemetry-exporter-prometheus>=0.65b0",
+#   "opentelemetry-sdk>=1.44",
+#   "prometheus-client>=0.21",
+# ]
+#
+# [tool.uv.sources]
+# cline-transport = { path = "../../..", editable = true }
+# ///
 r"""Answer questions through the Cline API; Prometheus scrapes how the calls went.
 
-Live, a call every ten seconds until Ctrl+C: CLINE_API_KEY=... python app.py
-Against a simulator: cline-transport simulate --port 8080, then
+Live, a call every ten seconds until Ctrl+C:
+CLINE_API_KEY=... uv run examples/observability/prometheus/app.py
+Against a simulator: uv run cline-transport simulate --port 8080, then
 CLINE_BASE_URL=http://127.0.0.1:8080/api/v1 CLINE_API_KEY=sk-simulator \
-python app.py --interval 0.2 cline/ok sim/429-once sim/502-twice sim/503 sim/402
+uv run examples/observability/prometheus/app.py --interval 0.2 \
+cline/ok sim/429-once sim/502-twice sim/503 sim/402
 
-With more calls at once than are allowed: CLINE_TRANSPORT_LIMITS__MAX_CONCURRENCY=2
-python app.py --at-once 8
+With more calls at once than are allowed: CLINE_TRANSPORT_LIMITS__MAX_CONCURRENCY=2 and --at-once 8.
 
 The metrics are at http://localhost:9464/metrics; CLINE_METRICS_PORT is another port.
 """
