@@ -134,7 +134,9 @@ def test_a_command_is_one_that_exists(
             continue
         if words[:2] == ["uv", "run"]:
             words = words[2:]
-        if words[0] == "cline-transport":
+        if words[0].endswith(".py"):
+            assert (ROOT / words[0]).exists()
+        elif words[0] == "cline-transport":
             with pytest.raises(SystemExit) as caught:
                 main([words[1], "--help"])
             assert caught.value.code == 0
@@ -195,6 +197,18 @@ def test_yaml_is_read(snippet: Snippet) -> None:
     assert read
     if ours is not None:
         assert Settings(**ours).hosts
+
+
+def test_the_page_of_examples_shows_each_as_the_list_describes_it() -> None:
+    listed = (ROOT / "examples" / "README.md").read_text()
+    rows = re.findall(r"^\| \[(.+?\.py)\]\(.+?\) \| (.+?) \|$", listed, re.MULTILINE)
+    blocks = re.findall(
+        r'^\?\?\? example "(.+?): (.+)"\n\n    ```python\n    --8<-- "examples/(.+)"\n    ```$',
+        (ROOT / "docs" / "examples.md").read_text(),
+        re.MULTILINE,
+    )
+    assert rows
+    assert blocks == [(n, re.sub(r"\[(.+?)\]\(.+?\)", r"\1", said), n) for n, said in rows]
 
 
 def test_no_block_is_left_out() -> None:
