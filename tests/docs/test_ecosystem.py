@@ -71,7 +71,7 @@ def test_a_behaviour_is_a_test_of_the_specification() -> None:
 
 def test_a_cell_that_was_not_run_or_failed_is_missed_and_shows() -> None:
     first, second = FRAMEWORKS[:2]
-    test, heading = next(iter(BEHAVIOURS.items()))
+    heading = next(iter(BEHAVIOURS.values()))
     whole = every_case()
     assert missing([result(first, whole)]) == []
     broken = [replace(whole[0], held=False), *whole[1:]]
@@ -112,7 +112,7 @@ def test_an_example_has_the_header_that_makes_it_run_alone(framework: Framework)
 @pytest.mark.parametrize("framework", FRAMEWORKS, ids=lambda one: one.name)
 def test_an_example_plugs_in_as_the_table_says(framework: Framework) -> None:
     text = framework.path.read_text(encoding="utf-8")
-    names = re.findall(r"\w{4,}", "".join(re.findall(r"`([^`]+)`", framework.plug_in)))
+    names = re.findall(r"\w{4,}", " ".join(re.findall(r"`([^`]+)`", framework.plug_in)))
     assert names
     assert [name for name in names if name not in text] == []
 

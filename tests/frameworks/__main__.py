@@ -1,4 +1,4 @@
-"""`python -m tests.frameworks [NAME ...] [--write]`: each framework in an environment of its own."""
+"""`python -m tests.frameworks [NAME ...] [--write]`: each framework in its own environment."""
 
 from __future__ import annotations
 

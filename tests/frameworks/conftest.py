@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,7 +22,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     from .support import Way  # noqa: PLC0415 -- see above
 
-    adapter: type[Adapter] = metafunc.module.ADAPTER
+    asked: Any = metafunc
+    adapter: type[Adapter] = asked.module.ADAPTER
     marked = metafunc.definition.get_closest_marker("modes")
     assert marked is not None, f"{metafunc.definition.name} says no modes"
     ways = [
@@ -47,7 +48,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def adapter(request: pytest.FixtureRequest) -> type[Adapter]:
     """The framework of the test's module."""
-    kind: type[Adapter] = request.module.ADAPTER
+    asking: Any = request
+    kind: type[Adapter] = asking.module.ADAPTER
     return kind
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from .frameworks import BEHAVIOURS, ROOT, Framework, tomllib
+from .frameworks import BEHAVIOURS, ROOT, Framework, of_the_tests
 
 __all__ = ["Case", "Result", "test_in_its_environment"]
 
@@ -103,17 +102,9 @@ def _make(framework: Framework, folder: Path) -> str:
     make = [uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(venv)]
     install = [uv, "pip", "install", "--quiet", "--upgrade", "--python", python]
     install += ["--override", str(overrides), "--editable", f"{ROOT}[openai,simulator]"]
-    for command in (make, [*install, *_of_the_tests(), *framework.requires]):
+    for command in (make, [*install, *of_the_tests(*TOOLS), *framework.requires]):
         subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 -- uv
     return python
-
-
-def _of_the_tests() -> list[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    group = [one for one in project["dependency-groups"]["test"] if isinstance(one, str)]
-    chosen = [one for one in group if re.split(r"[^\w-]", one)[0] in TOOLS]
-    assert len(chosen) == len(TOOLS), "pyproject.toml names them otherwise"
-    return chosen
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -13,7 +13,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["BEHAVIOURS", "FRAMEWORKS", "NOTED", "ROOT", "Framework", "named", "script_metadata"]
+__all__ = [
+    "BEHAVIOURS",
+    "EXAMPLES",
+    "FRAMEWORKS",
+    "NOTED",
+    "ROOT",
+    "Framework",
+    "named",
+    "of_the_tests",
+    "script_metadata",
+]
 
 ROOT: Final = Path(__file__).parents[2]
 EXAMPLES: Final = ROOT / "examples" / "frameworks"
@@ -53,6 +63,15 @@ class Framework:
     def tests(self) -> str:
         """The path of its module."""
         return f"tests/frameworks/test_{self.name}.py"
+
+
+def of_the_tests(*names: str) -> list[str]:
+    """What the project's group `test` requires of these packages."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    group = [one for one in project["dependency-groups"]["test"] if isinstance(one, str)]
+    chosen = [one for one in group if re.split(r"[^\w-]", one)[0] in names]
+    assert len(chosen) == len(names), f"it has not got all of {names}"
+    return chosen
 
 
 def script_metadata(path: Path) -> dict[str, Any]:
@@ -114,14 +133,14 @@ NOTED: Final = (
         name="smolagents",
         title="smolagents",
         distribution="smolagents",
-        plug_in="`OpenAIModel(client_kwargs={\"http_client\": …}, retry=False)`",
+        plug_in='`OpenAIModel(client_kwargs={"http_client": …}, retry=False)`',
         requirements=("smolagents[openai]>=1.26",),
     ),
     Framework(
         name="dspy",
         title="DSPy",
         distribution="dspy",
-        plug_in="`LM(engine=\"litellm\", num_retries=0)`, and as LiteLLM",
+        plug_in='`LM(engine="litellm", num_retries=0)`, and as LiteLLM',
         requirements=("dspy>=3.4",),
     ),
 )

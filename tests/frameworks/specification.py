@@ -1,4 +1,4 @@
-"""What holds under every framework: the tests that the table of `docs/ecosystem.md` is made from."""
+"""What holds under every framework: the table of `docs/ecosystem.md` is made from these tests."""
 
 from __future__ import annotations
 
@@ -164,18 +164,17 @@ class Specification:
         assert (got.error is None) == adapter.says_stream_false
 
     def test_its_example_prints_the_answer(
-        self, request: pytest.FixtureRequest, adapter: type[Adapter], cline_api: Simulator
+        self, adapter: type[Adapter], cline_api: Simulator
     ) -> None:
         cline_api.enqueue(Reply.error(429, retry_after=0), good(adapter))
-        done = run_example(request, cline_api)
-        assert (done.returncode, done.stdout) == (0, request.module.PRINTED), done.stderr
+        done = run_example(adapter, cline_api)
+        assert (done.returncode, done.stdout) == (0, adapter.printed), done.stderr
         assert len(cline_api.requests) == 2
 
     @pytest.mark.parametrize("phase", ["mid-stream", "immediate"])
     def test_its_example_says_why_it_failed(
         self,
         phase: str,
-        request: pytest.FixtureRequest,
         adapter: type[Adapter],
         cline_api: Simulator,
     ) -> None:
@@ -183,7 +182,7 @@ class Specification:
             cline_api.enqueue(Reply.error(402, request_id="req_failed"))
         else:
             cline_api.enqueue(failing(adapter, "rate_limit", after=2))
-        done = run_example(request, cline_api)
+        done = run_example(adapter, cline_api)
         assert done.returncode == 1
         assert ("one two" in done.stdout) == (phase == "mid-stream")
         assert "three" not in done.stdout
@@ -192,18 +191,15 @@ class Specification:
         assert len(cline_api.requests) == 1
 
 
-def run_example(
-    request: pytest.FixtureRequest, api: Simulator
-) -> subprocess.CompletedProcess[str]:
+def run_example(adapter: type[Adapter], api: Simulator) -> subprocess.CompletedProcess[str]:
     """Run the framework's example as a program."""
-    framework = named(request.module.__name__.rpartition("test_")[2])
     environment = {
         "CLINE_BASE_URL": api.base_url,
         "CLINE_API_KEY": api.api_key,
         "CLINE_TRANSPORT_RETRY__RULES__429__INITIAL": "0",
     }
     return subprocess.run(  # noqa: S603 -- our own interpreter, our own example
-        [sys.executable, "-W", "error", framework.path],
+        [sys.executable, "-W", "error", named(adapter.name).path],
         env=os.environ | environment,
         capture_output=True,
         text=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, NamedTuple
@@ -82,6 +82,10 @@ class Adapter(ABC):
         defaults: Whether its own retries stay as they are, where the example changes them.
     """
 
+    name: ClassVar[str]
+    """Of the framework."""
+    printed: ClassVar[str] = "one two three\n"
+    """What its example prints of an answer."""
     async_client_only: ClassVar[bool] = False
     """Whether its synchronous face too has an asynchronous client beneath."""
     sync_modes: ClassVar[tuple[Mode, ...]] = ("call", "stream")
@@ -127,9 +131,7 @@ class Asker:
         self.way = way
         self.api = api
 
-    def __call__(
-        self, *replies: Reply, transport: bool = True, defaults: bool = False
-    ) -> Got:
+    def __call__(self, *replies: Reply, transport: bool = True, defaults: bool = False) -> Got:
         """The API answers with the replies, one by one."""
         self.api.enqueue(*replies)
         got = Got()
@@ -142,7 +144,7 @@ class Asker:
                     got.parts.append(adapter.call())
                 else:
                     for part in adapter.stream():
-                        got.parts.append(part)  # noqa: PERF402 -- up to where it raises
+                        got.parts.append(part)
             except Exception as exc:  # noqa: BLE001 - what it is, the test says
                 got.error = exc
             finally:
@@ -150,28 +152,28 @@ class Asker:
         return got
 
     @contextmanager
-    def _client(self, *, transport: bool) -> Iterator[tuple[Any, BlockingPortal | None]]:
+    def _client(
+        self, *, transport: bool
+    ) -> Generator[tuple[Any, BlockingPortal | None], None, None]:
         """An HTTP client, and the loop in a thread to use it in, or none."""
-        make: Callable[..., Any]
         if self.way.is_sync and not self.kind.async_client_only:
             make = http_client if transport else openai.DefaultHttpxClient
             with make(verify=_TLS) as http:
                 yield hurried(http), None
             return
-        make = async_http_client if transport else openai.DefaultAsyncHttpxClient
+        make_async = async_http_client if transport else openai.DefaultAsyncHttpxClient
+        client = make_async(verify=_TLS)
         if not self.way.is_sync:
             with start_blocking_portal() as portal:
-                http = make(verify=_TLS)
-                yield hurried(http), portal
-                portal.call(http.aclose)
+                yield hurried(client), portal
+                portal.call(client.aclose)
             return
         # A synchronous face over an asynchronous client runs it in the thread's own loop.
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         try:
-            http = make(verify=_TLS)
-            yield hurried(http), None
-            loop.run_until_complete(http.aclose())
+            yield hurried(client), None
+            loop.run_until_complete(client.aclose())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)

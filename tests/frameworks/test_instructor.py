@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -17,14 +16,14 @@ library: Any = pytest.importorskip("instructor", reason="python -m tests.framewo
 from .specification import Specification  # noqa: E402 -- after the skip
 from .support import MODEL, PROMPT, Adapter  # noqa: E402 -- after the skip
 
-PRINTED = "text='one'\ntext='one two'\ntext='one two three'\n"
-
 
 class Greeting(BaseModel):
     text: str
 
 
 class Instructor(Adapter):
+    name = "instructor"
+    printed = "text='one'\ntext='one two'\ntext='one two three'\n"
     says_stream_false = False
     # Its synchronous `create_partial` reads the whole stream before it hands anything over.
     delivered = {"sync": "", "async": "one two"}  # noqa: RUF012 -- a ClassVar in the base

@@ -14,10 +14,10 @@ library: Any = pytest.importorskip("langchain_openai", reason="python -m tests.f
 from .specification import Specification  # noqa: E402 -- after the skip
 from .support import MODEL, PROMPT, Adapter  # noqa: E402 -- after the skip
 
-PRINTED = "one two three\n"
-
 
 class LangChain(Adapter):
+    name = "langchain"
+
     def __init__(self, api: Simulator, *, is_sync: bool, http: Any, defaults: bool) -> None:
         client = {"http_client" if is_sync else "http_async_client": http}
         self._llm = library.ChatOpenAI(

@@ -26,10 +26,9 @@ from .support import MODEL, PROMPT, Adapter, hurried  # noqa: E402 -- after the 
 # Its own, of modules that it imports at the first call.
 pytestmark = pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning")
 
-PRINTED = "one two three\n"
-
 
 class LiteLlm(Adapter):
+    name = "litellm"
     swallows = False
     says_stream_false = False
 
@@ -120,11 +119,12 @@ def test_a_session_that_is_set_after_the_first_call_is_ignored(cline_api: Simula
         assert len(cline_api.requests) == 2
 
 
-@pytest.mark.parametrize("ours", [True, False], ids=["with the transport", "without"])
+@pytest.mark.parametrize("transport", ["with the transport", "without"])
 def test_openrouter_takes_no_word_as_the_code_of_an_error_in_a_stream(
-    ours: bool, cline_api: Simulator
+    transport: str, cline_api: Simulator
 ) -> None:
     """`int()` of the code, whoever put the error at the event's top level."""
+    ours = transport != "without"
     shape: Any = "cline" if ours else "openrouter"
     cline_api.enqueue(Reply.stream("one two three", error="rate_limit", error_shape=shape))
     with httpx.Client() as http:

@@ -17,10 +17,9 @@ llms: Any = pytest.importorskip("llama_index.core.llms")
 from .specification import Specification  # noqa: E402 -- after the skip
 from .support import MODEL, PROMPT, Adapter  # noqa: E402 -- after the skip
 
-PRINTED = "one two three\n"
-
 
 class LlamaIndex(Adapter):
+    name = "llamaindex"
     # Three attempts by default, each of them the transport's four. A stream is read after the
     # function that its retries are around has returned.
     own_retries = {"call": 3, "stream": 1}  # noqa: RUF012 -- a ClassVar in the base

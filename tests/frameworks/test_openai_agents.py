@@ -15,10 +15,9 @@ library: Any = pytest.importorskip("agents", reason="python -m tests.frameworks"
 from .specification import Specification  # noqa: E402 -- after the skip
 from .support import MODEL, PROMPT, Adapter  # noqa: E402 -- after the skip
 
-PRINTED = "one two three\n"
-
 
 class OpenAiAgents(Adapter):
+    name = "openai_agents"
     async_client_only = True
     sync_modes = ("call",)
     says_stream_false = False

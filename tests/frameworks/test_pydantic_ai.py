@@ -21,13 +21,10 @@ providers: Any = pytest.importorskip("pydantic_ai.providers.openai")
 from .specification import Specification  # noqa: E402 -- after the skip
 from .support import MODEL, PROMPT, Adapter, Asker, Way, hurried  # noqa: E402 -- after the skip
 
-PRINTED = "one two three\n"
-
 
 class PydanticAi(Adapter):
+    name = "pydantic_ai"
     async_client_only = True
-    # What it sends has no `stream`: the API answers with one.
-    says_stream_false = True
 
     def __init__(self, api: Simulator, *, is_sync: bool, http: Any, defaults: bool) -> None:
         provider = providers.OpenAIProvider(

@@ -51,11 +51,10 @@ def test_an_answer_comes_through(http: Any, cline_api: Simulator) -> None:
 
 def test_an_error_after_content_is_raised(http: Any, cline_api: Simulator) -> None:
     cline_api.enqueue(Reply.stream("one two three", error="rate_limit", error_after=2))
-    parts: list[str] = []
+    deltas = model(cline_api, http, retry=False).generate_stream(MESSAGES)
+    assert [next(deltas).content for _ in range(3)] == ["", "one", " two"]
     with pytest.raises(Exception, match="Rate limit") as caught:
-        for delta in model(cline_api, http, retry=False).generate_stream(MESSAGES):
-            parts.append(delta.content or "")  # noqa: PERF401 -- up to where it raises
-    assert "".join(parts) == "one two"
+        next(deltas)
     info = error_info(caught.value)
     assert info is not None
     assert info.code == "rate_limit"
