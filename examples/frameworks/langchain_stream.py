@@ -15,6 +15,7 @@ import sys
 
 from langchain_openai import ChatOpenAI
 from openai import APIError
+from pydantic import SecretStr
 
 from cline_transport import error_info
 from cline_transport.openai import http_client
@@ -23,7 +24,7 @@ with http_client() as http:
     llm = ChatOpenAI(
         model=os.environ.get("CLINE_MODEL", "anthropic/claude-sonnet-4.6"),
         base_url=os.environ.get("CLINE_BASE_URL", "https://api.cline.bot/api/v1"),
-        api_key=os.environ["CLINE_API_KEY"],
+        api_key=SecretStr(os.environ["CLINE_API_KEY"]),
         http_client=http,  # and `http_async_client` for `astream()` and its like
     )
     try:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from .environments import Result, test_in_its_environment
+from .environments import Result, run_in_its_environment
 from .frameworks import FRAMEWORKS, NOTED, Framework, named
 from .report import MARKS, lines_of, missing
 
@@ -48,7 +48,11 @@ def main() -> int:
     of_the_table = [one for one in results if one.framework in FRAMEWORKS]
     text = "\n".join(lines_of(of_the_table))
     wrong = missing(of_the_table)
-    wrong += [f"{one.framework.title}: failed" for one in results if one.failed]
+    wrong += [
+        f"{one.framework.title}: failed"
+        for one in results
+        if one.failed and one not in of_the_table
+    ]
     if of_the_table:
         say(f"\n{text}\n")
     if asked.write and not wrong:
@@ -66,7 +70,7 @@ def in_folder(folder: Path) -> Callable[[Framework], Result]:
 
     def run(framework: Framework) -> Result:
         try:
-            result = test_in_its_environment(framework, folder / framework.name)
+            result = run_in_its_environment(framework, folder / framework.name)
         except subprocess.CalledProcessError as exc:
             say(f"{framework.title}: {exc.stderr}")
             raise

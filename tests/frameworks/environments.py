@@ -14,7 +14,7 @@ from typing import Final
 
 from .frameworks import BEHAVIOURS, ROOT, Framework, of_the_tests
 
-__all__ = ["Case", "Result", "test_in_its_environment"]
+__all__ = ["Case", "Result", "run_in_its_environment"]
 
 TOOLS: Final = ("hypothesis", "pytest", "pytest-xdist")
 """What the tests need of the project's group `test`."""
@@ -57,7 +57,7 @@ class Result:
     output: str = ""
 
 
-def test_in_its_environment(framework: Framework, folder: Path) -> Result:
+def run_in_its_environment(framework: Framework, folder: Path) -> Result:
     """Make the environment in a folder, and run the framework's tests there.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from importlib.metadata import requires, version
 from typing import Any
 
 import openai
@@ -66,6 +67,13 @@ class Instructor(Adapter):
         async for greeting in self._client.create_partial(**self._asked):
             yield grown(text, greeting.text)
             text = greeting.text
+
+
+def test_it_caps_what_the_newest_sdk_needs() -> None:
+    """So its environment has an older SDK than the others: the table says which."""
+    caps = [one for one in requires("instructor") or [] if one.startswith("jiter")]
+    assert caps == ["jiter<0.15,>=0.6.1"]
+    assert version("openai").split(".")[:2] == ["3", "3"]
 
 
 def grown(before: str, after: str) -> str:
