@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
@@ -207,9 +207,10 @@ def error_info(source: object) -> ErrorInfo | None:
     """Explain a failure, whatever it is given.
 
     Args:
-        source: An httpx or httpx2 response or exception, an exception of the `openai` SDK, or a
-            decoded stream chunk (a `dict`, or the SDK's `ChatCompletionChunk`). A response must
-            have been read; one that was not is explained by its status alone.
+        source: An httpx or httpx2 response or exception, an exception of the `openai` SDK or of a
+            framework that was raised from one of these or while it was handled, or a decoded
+            stream chunk (a `dict`, or the SDK's `ChatCompletionChunk`). A response must have been
+            read; one that was not is explained by its status alone.
 
     Returns:
         The `ErrorInfo`, or `None` where there is no error.
@@ -296,32 +297,53 @@ def _dumped(source: object) -> object:
 
 
 def _from_exception(exc: BaseException) -> ErrorInfo | None:
-    seen: list[BaseException] = []
-    cause: BaseException | None = exc
-    while cause is not None and cause not in seen:
-        info = _from_one_exception(cause)
-        if info is not None:
-            return info
-        seen.append(cause)
-        cause = cause.__cause__
+    # A framework's exception may carry a response or a body of its own making. What the transport
+    # recorded of the exception beneath it says more, and then what a response says.
+    chain = _chain(exc)
+    for read in (_recorded, _from_wire, _from_body):
+        for one in chain:
+            info = read(one)
+            if info is not None:
+                return info
     return None
 
 
-def _from_one_exception(exc: BaseException) -> ErrorInfo | None:
+def _chain(exc: BaseException) -> list[BaseException]:
+    """An exception, and what a traceback shows above it: causes, and what was being handled."""
+    chain: list[BaseException] = []
+    next_one: BaseException | None = exc
+    while next_one is not None and all(next_one is not one for one in chain):
+        chain.append(next_one)
+        beneath = next_one.__cause__
+        if beneath is None and not next_one.__suppress_context__:  # not `raise … from None`
+            beneath = next_one.__context__
+        next_one = beneath
+    return chain
+
+
+def _recorded(exc: BaseException) -> ErrorInfo | None:
     own = _attribute(exc, "info")
     if isinstance(own, ErrorInfo):
         return own
+    return _record_error(_attribute(exc, "response")) or _record_error(_attribute(exc, "request"))
+
+
+def _from_wire(exc: BaseException) -> ErrorInfo | None:
     response = _attribute(exc, "response")
-    if response is not None and isinstance(_attribute(response, "status_code"), int):
+    if isinstance(_attribute(response, "status_code"), int):
         return _from_response(response)
-    recorded = _record_error(_attribute(exc, "request"))
-    if recorded is not None:
-        return recorded
-    body = as_mapping(_attribute(exc, "body"))
-    if body is not None:
-        # The SDK raised what it found in a stream: `body` is the error object.
-        return error_info({"error": body})
     return connection_error(exc) if "TransportError" in _families_bases(exc) else None
+
+
+def _from_body(exc: BaseException) -> ErrorInfo | None:
+    body = as_mapping(_attribute(exc, "body"))
+    # Without a status it is what the SDK found in a stream; either way the error object itself.
+    info = None if body is None else error_info({"error": body})
+    status = _attribute(exc, "status_code")
+    if info is None or not isinstance(status, int):
+        return info
+    retryable = is_transient(info.code, status)
+    return replace(info, status_code=status, phase="immediate", retryable=retryable)
 
 
 def connection_error(exc: BaseException) -> ErrorInfo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -181,3 +182,19 @@ def test_a_copy_of_the_client_shares_the_transport(
 def test_what_is_no_client_is_refused_with_what_would_be_one() -> None:
     with pytest.raises(TypeError, match=r"attach\(\) takes an httpx or httpx2 client, or .*str"):
         attach("https://api.cline.bot")
+
+
+@pytest.mark.parametrize("colour", ["sync"], indirect=True)
+def test_the_sdk_takes_a_client_of_httpx_whatever_it_is_built_on(
+    connect: Connect, cline_api: Simulator
+) -> None:
+    """The types of openai 3 say httpx2; at run time either does."""
+    sdk = connect(http=attach(httpx.Client()))
+    cline_api.enqueue(Reply.stream("one two", error="rate_limit"), Reply.completion("three"))
+
+    answer = sdk.ask("stream")
+
+    assert answer.text_so_far == "one two"
+    assert answer.api_error.code == "rate_limit"
+    assert sdk.ask("json").text == "three"
+    assert type(sdk.http) is httpx.Client

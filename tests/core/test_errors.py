@@ -131,6 +131,72 @@ def test_an_exception_is_explained_by_its_response_then_its_request_then_its_cau
     assert (caused.code, caused.message, caused.phase) == ("read_timeout", "slow", "connection")
 
 
+def recorded(error: ErrorInfo) -> httpx.Response:
+    answer = response(200)
+    answer.extensions[EXTENSION] = CallRecord(error=error)
+    return answer
+
+
+KNOWN = ErrorInfo(code="rate_limit", message="m", phase="mid_stream", request_id="req_1")
+
+
+class FrameworksError(Exception):
+    """As LiteLLM's and pydantic-ai's: what it carries is of the framework's own making."""
+
+    def __init__(self, status: int) -> None:
+        self.status_code = status
+        self.response = response(status)
+        self.body = {"code": "other", "message": "other"}
+
+
+@pytest.mark.parametrize("raised", ["from it", "while it was handled"])
+def test_what_the_transport_recorded_says_more_than_a_frameworks_own_response(raised: str) -> None:
+    outer, inner = FrameworksError(500), httpx.HTTPStatusError(
+        "m", request=REQUEST, response=recorded(KNOWN)
+    )  # fmt: skip
+    if raised == "from it":
+        outer.__cause__ = inner
+    else:
+        outer.__context__ = inner
+    assert error_info(outer) is KNOWN
+
+
+def test_an_exception_raised_from_none_hides_what_it_was_raised_in() -> None:
+    outer = RuntimeError("m")
+    outer.__context__ = httpx.ReadTimeout("slow", request=REQUEST)
+    assert error_info(outer) is not None
+    outer.__suppress_context__ = True
+    assert error_info(outer) is None
+
+
+def test_a_cause_is_followed_rather_than_what_was_being_handled() -> None:
+    outer = RuntimeError("m")
+    outer.__context__ = httpx.HTTPStatusError("m", request=REQUEST, response=recorded(KNOWN))
+    outer.__cause__ = httpx.ReadTimeout("slow", request=REQUEST)
+    info = error_info(outer)
+    assert info is not None
+    assert info.code == "read_timeout"
+
+
+def test_a_response_says_more_than_a_body_without_one() -> None:
+    outer: Any = RuntimeError("m")
+    outer.body = {"code": 401, "message": "Invalid"}
+    answer = response(401, {"error": {"code": 401, "message": "m"}}, **{"x-request-id": "req_1"})
+    outer.__cause__ = httpx.HTTPStatusError("m", request=REQUEST, response=answer)
+    info = error_info(outer)
+    assert info is not None
+    assert (info.phase, info.status_code, info.request_id) == ("immediate", 401, "req_1")
+
+
+def test_a_body_beside_a_status_is_that_of_an_http_error() -> None:
+    exc: Any = RuntimeError("m")
+    exc.status_code, exc.body = 429, {"code": "slow", "message": "Wait"}
+    info = error_info(exc)
+    assert info == ErrorInfo(
+        code="slow", message="Wait", status_code=429, phase="immediate", retryable=True
+    )
+
+
 def test_an_exception_with_a_good_response_is_none() -> None:
     assert error_info(httpx.HTTPStatusError("m", request=REQUEST, response=response(302))) is None
     assert error_info(httpx.TooManyRedirects("m", request=REQUEST)) is None
