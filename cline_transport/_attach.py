@@ -95,10 +95,11 @@ def detach(client: ClientT) -> ClientT:
 def _parts(client: object, function: str) -> tuple[Any, type]:
     """The HTTP client of a client, and our transport of its family and colour."""
     inner: Any = getattr(client, "_client", client)
-    for family in ("httpx", "httpx2"):
-        library = sys.modules.get(family)
+    for name in ("httpx", "httpx2"):
+        library = sys.modules.get(name)
         if library is None:
             continue
+        family = library.__name__  # httpx2.alias_httpx() makes httpx2 of both
         for kind, ours in (("Client", "ClineTransport"), ("AsyncClient", "AsyncClineTransport")):
             if isinstance(inner, getattr(library, kind)):
                 return inner, getattr(import_module(f"cline_transport.{family}"), ours)

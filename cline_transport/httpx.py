@@ -12,7 +12,7 @@ from opentelemetry.trace import TracerProvider
 from typing_extensions import Self
 
 from cline_transport._async import AsyncBody, AsyncLoop
-from cline_transport._family import check_transport, shallow
+from cline_transport._family import check_transport, follow_alias, shallow
 from cline_transport._http_spans import Instrumentable
 from cline_transport._sync import SyncBody, SyncLoop
 from cline_transport.errors import ErrorInfo
@@ -253,3 +253,6 @@ class AsyncClineTransport(Instrumentable, httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the transport beneath."""
         await self._transport.aclose()
+
+
+follow_alias(__name__, httpx.__name__)

@@ -126,10 +126,14 @@ class _Patches:
         self._hosts = _Hosts(hosts)
         self._options = options
         self._active = True
+        self._seen: list[object] = []
         self._patched: list[tuple[type, _Choice, _Choice]] = []
 
     def apply(self, library: Any) -> None:
         """A family's library is loaded: put the transport under its clients."""
+        if any(library is seen for seen in self._seen):
+            return  # httpx2.alias_httpx() has made one library of the two
+        self._seen.append(library)
         for name, transport_name in _CLIENTS:
             client: type = getattr(library, name)
             original: _Choice | None = vars(client).get(_CHOICE)

@@ -330,7 +330,8 @@ def test_a_library_of_another_shape_is_said_and_left_alone(
     with caplog.at_level(logging.WARNING):
         instrument()
     [line] = caplog.records
-    assert line.getMessage() == f"{rig.family}.{kind.__name__} has no _transport_for_url: update it"
+    name = f"{rig.library.__name__}.{kind.__name__}"
+    assert line.getMessage() == f"{name} has no _transport_for_url: update it"
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
