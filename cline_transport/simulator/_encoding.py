@@ -7,6 +7,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cline_transport._extras import absent
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -51,7 +53,7 @@ def _brotli() -> Encoder:
 
 
 def _zstd() -> Encoder:
-    module = _first("zstd", "zstandard", ZSTD_MODULES)
+    module = _first("zstd", "backports.zstd", ZSTD_MODULES)
     compressor = module.ZstdCompressor()
     if hasattr(module, "COMPRESSOBJ_FLUSH_BLOCK"):
         compressor = compressor.compressobj()
@@ -72,6 +74,4 @@ def _first(encoding: str, package: str, modules: tuple[str, ...]) -> Any:
     for name in modules:
         with suppress(ImportError):
             return import_module(name)
-    raise ImportError(
-        f"the encoding {encoding} needs {package}: pip install {package}", name=package
-    )
+    raise absent(package, f"the encoding {encoding}")

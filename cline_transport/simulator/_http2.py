@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from cline_transport._extras import absent
 from cline_transport.simulator._request import Incoming
 
 try:
@@ -21,7 +22,7 @@ try:
     )
     from h2.exceptions import ProtocolError
 except ImportError as error:
-    raise ImportError("the simulator needs h2 for HTTP/2: pip install h2", name="h2") from error
+    raise absent("h2", "the simulator") from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

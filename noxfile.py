@@ -1,0 +1,180 @@
+"""The matrix of environments: `uvx nox` runs all of it, `uvx nox --list` says what there is.
+
+Each session is an environment of its own, made by uv from `pyproject.toml`; none reads or writes a
+lock. After `--` comes what pytest is to run instead; `-- --quick` is the part of a session in which its
+environment can differ from the others, which is what `.ci/run` runs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = False
+
+ROOT = Path(__file__).parent
+PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
+MAIN = "3.11"  # the oldest that httpx2 and openai 3 are made for
+
+# What an older or newer Python can change: the pure core, the package, waiting, processes, threads.
+BY_PYTHON = (
+    "tests/core",
+    "tests/package",
+    "tests/limits",
+    "tests/transport/test_retries.py",
+    "tests/transport/test_metrics.py",
+    "tests/transport/test_processes.py",
+)
+# What a generation of the SDK can change.
+BY_SDK = ("tests/clients", "tests/docs", "tests/examples/test_zero_code.py")
+# What the libraries beneath can change.
+BY_FAMILY = (
+    "tests/families",
+    "tests/transport/test_attach.py",
+    "tests/transport/test_families.py",
+    "tests/transport/test_instrumentor.py",
+)
+
+
+def install(session: nox.Session, *groups: str, options: tuple[str, ...] = ()) -> None:
+    """The checkout, editable, with dependency groups."""
+    session.install("-e", ".", *(f"--group={name}" for name in groups), *options)
+
+
+def pytest(session: nox.Session, whole: tuple[str, ...], quick: tuple[str, ...] = ()) -> None:
+    """Run what is given after `--`; else the quick part, or the whole."""
+    asked = tuple(session.posargs)
+    chosen = (quick or whole) if asked == ("--quick",) else asked or whole
+    session.run("python", "-m", "pytest", "-q", *chosen)
+
+
+@nox.session(python=MAIN)
+def lint(session: nox.Session) -> None:
+    """Rules and formatting."""
+    install(session, "lint")
+    session.run("ruff", "check", "--output-format", "concise", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=MAIN)
+def types(session: nox.Session) -> None:
+    """The code, the tests, and what the public API promises to a caller's type checker."""
+    install(session, "dev")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("python", "-m", "tests.typing")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Each Python, with the newest of all dependencies."""
+    install(session, "dev")
+    pytest(session, ("tests",), BY_PYTHON)
+
+
+@nox.session(python=MAIN)
+def lowest(session: nox.Session) -> None:
+    """The lowest versions that `pyproject.toml` declares."""
+    install(session, "test", "openai2", options=("--resolution", "lowest-direct"))
+    # How much a hostile server can cause depends on versions beneath: those tests want the newest.
+    newest = ("tests/transport/test_hostile.py", "tests/transport/test_bounds.py")
+    left_out = tuple(f"--ignore={path}" for path in newest)
+    whole = ("tests/core", "tests/limits", "tests/transport", *left_out)
+    quick = (
+        "tests/core",
+        "tests/limits",
+        "tests/transport/test_errors.py",
+        "tests/transport/test_retries.py",
+        "tests/transport/test_streams.py",
+        "tests/transport/test_spans.py",
+        "tests/transport/test_metrics.py",
+        "tests/transport/test_log_events.py",
+    )
+    pytest(session, whole, quick)
+
+
+@nox.session(python=MAIN)
+def openai1(session: nox.Session) -> None:
+    """The SDK's first generation, on httpx."""
+    install(session, "test", "openai1")
+    left_out = "--ignore=tests/clients/test_stream_matrix.py"
+    pytest(session, ("tests/clients",), ("tests/clients", left_out))
+
+
+@nox.session(python=MAIN)
+def openai2(session: nox.Session) -> None:
+    """Its second, on httpx."""
+    install(session, "test", "openai2")
+    pytest(session, BY_SDK)
+    if not set(session.posargs) - {"--quick"}:
+        session.run("python", "-m", "pytest", "-q", "tests/faults", "-k", "openai")
+
+
+@nox.session(python=MAIN)
+@nox.parametrize("libraries", ["httpx", "httpx2", "httpx httpx2", "alias"])
+def families(session: nox.Session, libraries: str) -> None:
+    """Httpx alone, httpx2 alone, both, and `httpx2.alias_httpx()`."""
+    install(session, "test", "openai2" if libraries == "httpx" else "openai3")
+    absent = {"httpx": ("httpx2", "httpcore2"), "httpx2": ("httpx", "httpcore")}.get(libraries)
+    if absent:
+        session.run("uv", "pip", "uninstall", "--quiet", *absent, external=True)
+    aliased = ("-p", "tests.families.alias") if libraries == "alias" else ()
+    session.env["FAMILIES_EXPECTED"] = "httpx httpx2" if aliased else libraries
+    pytest(session, (*aliased, "tests/families", "tests/transport"), (*aliased, *BY_FAMILY))
+
+
+@nox.session(python=MAIN)
+@nox.parametrize("name", ["genai", "openinference", "openllmetry"])
+def instrumentations(session: nox.Session, name: str) -> None:
+    """Other instrumentations of the SDK, each with ours in one process."""
+    install(session, "test", "openai3", name)
+    pytest(session, ("tests/instrumentations",))
+
+
+@nox.session(python=MAIN)
+def frameworks(session: nox.Session) -> None:
+    """LangChain and others, each in an environment that it makes itself."""
+    install(session, "test")
+    names = [name for name in session.posargs if name != "--quick"]
+    session.run("python", "-m", "tests.frameworks", *names)
+
+
+@nox.session(python=MAIN)
+def docs(session: nox.Session) -> None:
+    """The site; a broken link or an unknown page is an error."""
+    install(session, "docs")
+    session.run("mkdocs", "build", "--strict", "--site-dir", str(session.create_tmp()))
+
+
+@nox.session(python=MAIN)
+def package(session: nox.Session) -> None:
+    """Wheel and sdist: built, checked, installed in empty environments, tested from there."""
+    session.install("build", "check-wheel-contents", "hatchling", "twine")
+    session.run("python", "-m", "tests.package", session.create_tmp())
+
+
+@nox.session(python=MAIN)
+def demo(session: nox.Session) -> None:
+    """The command, with the extra that it names."""
+    session.install("-e", ".[demo]")
+    session.run("cline-transport", "demo")
+
+
+@nox.session(python=MAIN, default=False)
+def benchmark(session: nox.Session) -> None:
+    """What a call costs beside other tools, in instructions (valgrind); minutes."""
+    install(session, "test", "benchmark")
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session(python=MAIN, default=False)
+@nox.parametrize("target", ["sse", "wire"])
+def fuzz(session: nox.Session, target: str) -> None:
+    """One fuzzer for a minute."""
+    install(session, "test", "fuzz")
+    seconds = os.environ.get("FUZZ_SECONDS", "60")
+    session.run("python", "-m", "tests.fuzz", target, "--seconds", seconds)
