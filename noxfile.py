@@ -1,8 +1,8 @@
 """The matrix of environments: `uvx nox` runs all of it, `uvx nox --list` says what there is.
 
 Each session is an environment of its own, made by uv from `pyproject.toml`; none reads or writes a
-lock. After `--` comes what pytest is to run instead; `-- --quick` is the part of a session in which its
-environment can differ from the others, which is what `.ci/run` runs.
+lock. After `--` comes what pytest is to run instead; `-- --quick` is the part of a session in which
+its environment can differ from the others, which is what `.ci/run` runs.
 """
 
 from __future__ import annotations

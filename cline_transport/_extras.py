@@ -29,7 +29,8 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
 def command_for(package: str) -> str:
     """What to type to get a package: the extra that brings it, or else the package itself."""
     extra = EXTRAS.get(package)
-    return f"pip install '{package}'" if extra is None else f"pip install 'cline-transport[{extra}]'"
+    wanted = package if extra is None else f"cline-transport[{extra}]"
+    return f"pip install '{wanted}'"
 
 
 def absent(package: str, user: str) -> ImportError:

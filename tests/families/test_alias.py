@@ -137,8 +137,11 @@ assert attempts(httpx.Client()) == 1
 
 @pytest.mark.parametrize(
     "kinds",
-    [("HTTPXClientInstrumentor",), ("HTTPX2ClientInstrumentor",)]
-    + [("HTTPXClientInstrumentor", "HTTPX2ClientInstrumentor")],
+    [
+        ("HTTPXClientInstrumentor",),
+        ("HTTPX2ClientInstrumentor",),
+        ("HTTPXClientInstrumentor", "HTTPX2ClientInstrumentor"),
+    ],
     ids=" ".join,
 )
 def test_each_attempt_has_one_http_span_whoever_makes_it(kinds: tuple[str, ...]) -> None:

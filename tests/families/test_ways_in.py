@@ -13,9 +13,7 @@ import pytest
 
 FAMILIES = [name for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
 WAYS = [
-    f"{colour}{way}"
-    for way in ("transport", "attach", "instrumentor")
-    for colour in ("", "async ")
+    f"{colour}{way}" for way in ("transport", "attach", "instrumentor") for colour in ("", "async ")
 ]
 
 

@@ -84,7 +84,7 @@ def tell(way: str, family: str, client: Any, response: Any, info: Any) -> None:
         "code": info and info.code,
         "advice": info and info.advice,
     }
-    print(json.dumps(told))
+    print(json.dumps(told))  # noqa: T201 - it is a program
 
 
 def sdk(api: Simulator) -> None:
@@ -121,7 +121,7 @@ def main(*arguments: str) -> None:
         if "--sdk" in arguments:
             sdk(api)
     loaded = [name for name in ("httpx", "httpx2", "httpcore", "httpcore2") if name in sys.modules]
-    print(json.dumps({"loaded": loaded}))
+    print(json.dumps({"loaded": loaded}))  # noqa: T201 - it is a program
 
 
 if __name__ == "__main__":
