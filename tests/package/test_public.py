@@ -1,4 +1,4 @@
-"""The public names, what importing them loads, and what the wheel holds."""
+"""The public names, and what importing them loads."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import importlib
 import json
 import subprocess
 import sys
-import zipfile
-from pathlib import Path
 
 import pytest
 
 import cline_transport
-
-ROOT = Path(__file__).parents[2]
 
 NAMES = {
     "DEFAULT_RULES",
@@ -93,28 +89,6 @@ def test_importing_the_package_loads_no_client_and_no_pydantic() -> None:
 def test_explaining_an_error_needs_neither() -> None:
     loaded = loaded_by("from cline_transport import error_info, ErrorInfo")
     assert not loaded & {"httpx", "httpx2", "openai", "pydantic", "opentelemetry"}
-
-
-def test_the_wheel_holds_the_package_its_marker_and_its_licence(tmp_path: Path) -> None:
-    pytest.importorskip("hatchling")
-    from hatchling.builders.wheel import WheelBuilder  # noqa: PLC0415 -- a build tool
-
-    [path] = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
-    with zipfile.ZipFile(path) as wheel:
-        names = set(wheel.namelist())
-        metadata = next(n for n in names if n.endswith("METADATA"))
-        text = wheel.read(metadata).decode()
-    for path_in_wheel in (
-        "cline_transport/py.typed",
-        "cline_transport/simulator/pytest_plugin.py",
-        f"cline_transport-{cline_transport.__version__}.dist-info/licenses/LICENSE",
-        f"cline_transport-{cline_transport.__version__}.dist-info/entry_points.txt",
-    ):
-        assert path_in_wheel in names
-    assert not any(name.startswith(("tests/", "docs/", "examples/")) for name in names)
-    assert "Requires-Python: >=3.10" in text
-    for extra in ("httpx2", "openai", "simulator", "demo"):
-        assert f"Provides-Extra: {extra}" in text
 
 
 def test_the_clients_for_the_sdk_load_nothing_heavy_before_there_is_one() -> None:
