@@ -66,7 +66,6 @@ def types(session: nox.Session) -> None:
     install(session, "dev")
     session.run("mypy")
     session.run("pyright")
-    session.run("python", "-m", "tests.typing")
 
 
 @nox.session(python=PYTHONS)

@@ -103,10 +103,12 @@ def test(folder: Path, wheel: Path) -> None:
         copy(source, away / name)
     options = ("--group", f"{away / 'pyproject.toml'}:test")
     wanted = f"cline-transport @ {wheel.as_uri()}"
-    python = make(folder, "test", wanted, "openai>=3; python_version >= '3.11'", options=options)
+    others = ("openai>=3; python_version >= '3.11'", "mypy")
+    python = make(folder, "test", wanted, *others, options=options)
     inside = "import cline_transport as c; assert 'site-packages' in c.__file__, c.__file__"
     run(python, "-c", inside, cwd=away)
     run(python, "-m", "pytest", "-q", *TESTS, cwd=away)
+    run(python, "-m", "mypy", "tests/typing", cwd=away)  # a caller's: it has to find py.typed
 
 
 def main() -> None:

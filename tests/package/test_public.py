@@ -11,6 +11,8 @@ import pytest
 
 import cline_transport
 
+from . import signatures
+
 NAMES = {
     "DEFAULT_RULES",
     "AsyncClineTransport",
@@ -58,13 +60,41 @@ def test_the_public_names_are_these() -> None:
     [
         ("httpx", {"AsyncClineTransport", "ClineTransport", "StreamError"}),
         ("httpx2", {"AsyncClineTransport", "ClineTransport", "StreamError"}),
+        ("instrumentor", {"ClineTransportInstrumentor"}),
         ("openai", {"async_http_client", "http_client"}),
+        (
+            "simulator",
+            {
+                "ApiLimits",
+                "Gate",
+                "LimitCounts",
+                "ReceivedRequest",
+                "Reply",
+                "Simulator",
+                "serve_forever",
+            },
+        ),
     ],
 )
 def test_so_are_those_of_the_modules(module: str, names: set[str]) -> None:
     if module == "httpx2":
         pytest.importorskip("httpx2")
     assert set(importlib.import_module(f"cline_transport.{module}").__all__) == names
+
+
+@pytest.mark.parametrize("module", signatures.MODULES)
+def test_their_parameters_are_those_that_callers_know(module: str) -> None:
+    if module.endswith("httpx2"):
+        pytest.importorskip("httpx2")
+    frozen = json.loads(signatures.FROZEN.read_text(encoding="utf-8"))
+    assert signatures.of_module(module) == frozen[module]
+
+
+def test_a_signature_shows_names_order_kinds_and_what_may_be_left_out() -> None:
+    def function(a: int, b: int = 0, *more: int, c: int, d: int = 0, **rest: int) -> None: ...
+
+    assert signatures.parameters(function) == "a, b=, *more, c, d=, **rest"
+    assert signatures.parameters(lambda a, *, b=1: None) == "a, *, b="
 
 
 def test_a_name_that_is_none_is_an_attribute_error() -> None:
