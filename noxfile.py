@@ -16,9 +16,11 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = False
 
-ROOT = Path(__file__).parent
 PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
 MAIN = "3.11"  # the oldest that httpx2 and openai 3 are made for
+LIBRARIES = ("httpx", "httpx2", "both", "alias")
+INSTRUMENTATIONS = ("genai", "openinference", "openllmetry")
+TARGETS = tuple(sorted(path.name for path in Path("tests/fuzz/seeds").iterdir()))
 
 # What an older or newer Python can change: the pure core, the package, waiting, processes, threads.
 BY_PYTHON = (
@@ -32,10 +34,10 @@ BY_PYTHON = (
 # What a generation of the SDK can change.
 BY_SDK = ("tests/clients", "tests/docs", "tests/examples/test_zero_code.py")
 # What the libraries beneath can change.
-BY_FAMILY = (
-    "tests/families",
+BY_FAMILY = ("tests/families", "tests/transport/test_families.py")
+BY_ALIAS = (
+    *BY_FAMILY,
     "tests/transport/test_attach.py",
-    "tests/transport/test_families.py",
     "tests/transport/test_instrumentor.py",
 )
 
@@ -114,20 +116,22 @@ def openai2(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN)
-@nox.parametrize("libraries", ["httpx", "httpx2", "httpx httpx2", "alias"])
+@nox.parametrize("libraries", LIBRARIES, ids=LIBRARIES)
 def families(session: nox.Session, libraries: str) -> None:
     """Httpx alone, httpx2 alone, both, and `httpx2.alias_httpx()`."""
     install(session, "test", "openai2" if libraries == "httpx" else "openai3")
     absent = {"httpx": ("httpx2", "httpcore2"), "httpx2": ("httpx", "httpcore")}.get(libraries)
     if absent:
         session.run("uv", "pip", "uninstall", "--quiet", *absent, external=True)
-    aliased = ("-p", "tests.families.alias") if libraries == "alias" else ()
-    session.env["FAMILIES_EXPECTED"] = "httpx httpx2" if aliased else libraries
-    pytest(session, (*aliased, "tests/families", "tests/transport"), (*aliased, *BY_FAMILY))
+    aliased = libraries == "alias"
+    session.env["FAMILIES_EXPECTED"] = libraries if absent else "httpx httpx2"
+    plugin = ("-p", "tests.families.alias") if aliased else ()
+    quick = BY_ALIAS if aliased else BY_FAMILY
+    pytest(session, (*plugin, "tests/families", "tests/transport"), (*plugin, *quick))
 
 
 @nox.session(python=MAIN)
-@nox.parametrize("name", ["genai", "openinference", "openllmetry"])
+@nox.parametrize("name", INSTRUMENTATIONS, ids=INSTRUMENTATIONS)
 def instrumentations(session: nox.Session, name: str) -> None:
     """Other instrumentations of the SDK, each with ours in one process."""
     install(session, "test", "openai3", name)
@@ -154,6 +158,14 @@ def package(session: nox.Session) -> None:
     """Wheel and sdist: built, checked, installed in empty environments, tested from there."""
     session.install("build", "check-wheel-contents", "hatchling", "twine")
     session.run("python", "-m", "tests.package", session.create_tmp())
+    session.run("uvx", "--quiet", "cffconvert", "--validate", external=True)
+    forms = sorted(str(path) for path in Path(".github/ISSUE_TEMPLATE").glob("*_*.yml"))
+    for schema, files in {
+        "vendor.github-issue-forms": forms,
+        "vendor.github-workflows": [".github/workflows/ci.yml"],
+    }.items():
+        command = ("uvx", "--quiet", "check-jsonschema", "--builtin-schema", schema, *files)
+        session.run(*command, external=True)
 
 
 @nox.session(python=MAIN)
@@ -171,7 +183,7 @@ def benchmark(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN, default=False)
-@nox.parametrize("target", ["sse", "wire"])
+@nox.parametrize("target", TARGETS, ids=TARGETS)
 def fuzz(session: nox.Session, target: str) -> None:
     """One fuzzer for a minute."""
     install(session, "test", "fuzz")

@@ -124,7 +124,10 @@ def test_a_stream_error_of_ours_has_its_type(rig: Rig, api: Simulator, url: str)
     api.enqueue(Reply.stream("one two", error="server_error"))
     traced(rig, stream=StreamSettings(on_error="raise")).post(url, json=CHAT)
     [event] = events(rig)
-    assert event["attributes"]["exception.type"] == f"cline_transport.{rig.family}.StreamError"
+    assert (
+        event["attributes"]["exception.type"]
+        == f"cline_transport.{rig.library.__name__}.StreamError"
+    )
     assert event["attributes"]["error.type"] == "server_error"
 
 

@@ -193,7 +193,9 @@ def test_nor_by_the_exception_that_a_span_records(
     assert "SECRETKEY" in str(answer.exception)  # the caller's own
     [_], [attempt] = rig.finished()
     [event] = attempt.events
-    assert (event.attributes or {})["exception.type"] == f"{rig.family}.LocalProtocolError"
+    assert (event.attributes or {})[
+        "exception.type"
+    ] == f"{rig.library.__name__}.LocalProtocolError"
     assert b"SECRETKEY" not in exported(rig)
     assert "SECRETKEY" not in caplog.text
 
