@@ -52,8 +52,11 @@ class ClineTransportInstrumentor(instrumentor.BaseInstrumentor):  # type: ignore
     _patches: _Patches | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """What has to be installed: httpx, which the package itself requires."""
-        return ("httpx >= 0.28",)
+        """What has to be installed beside it: nothing; it waits for httpx or httpx2.
+
+        Either may be missing: an application that has moved to httpx2 may have taken httpx away.
+        """
+        return ()
 
     def instrument(self, **options: Any) -> None:
         """Begin, unless it has begun.
