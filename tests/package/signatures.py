@@ -36,7 +36,7 @@ def parameters(function: Any) -> str:
             parts.append("*")
             star = True
         star = star or one.kind is one.VAR_POSITIONAL
-        prefix = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        prefix = "*" * ((one.kind is one.VAR_POSITIONAL) + 2 * (one.kind is one.VAR_KEYWORD))
         parts.append(f"{prefix}{one.name}{'' if one.default is one.empty else '='}")
     return ", ".join(parts)
 

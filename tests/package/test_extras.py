@@ -24,6 +24,7 @@ NAME = "cline-transport"
 LOADED = {"trio": "the event loop is its own", "pytest": "it loads its plugin"}
 # Taken where they are, in the place of what an extra brings.
 INSTEAD = {"brotlicffi": "brotli", "compression.zstd": "zstd", "zstandard": "zstd"}
+STDLIB = sys.stdlib_module_names | {"tomllib"}  # before Python 3.11 the requirement tomli
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -109,7 +110,7 @@ def optional_imports() -> dict[str, set[str]]:
             root = module.partition(".")[0]
             if root == "cline_transport":
                 continue
-            if module not in INSTEAD and root in sys.stdlib_module_names:
+            if module not in INSTEAD and root in STDLIB:
                 continue
             if owner(module) not in there and root not in there:
                 found.setdefault(module, set()).add(path.name)
