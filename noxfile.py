@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The matrix of environments: `uvx nox` runs all of it, `uvx nox --list` says what there is.
 
 Each session is an environment of its own, made by uv from `pyproject.toml`; none reads or writes a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Put the transport under a client that exists already."""
 
 from __future__ import annotations

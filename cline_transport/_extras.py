@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is optional: the extra that brings a package, and how its absence is told."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a family's page tells the loops of its library."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds calls back: the lines of this process, found by a call's key and host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command `cline-transport`: a tour, a simulated Cline API, and what is in effect here."""
 
 from __future__ import annotations

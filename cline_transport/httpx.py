@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transports for httpx. `cline_transport.httpx2` is the same page for httpx2."""
 
 from __future__ import annotations

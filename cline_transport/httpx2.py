@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transports for httpx2. `cline_transport.httpx` is the same page for httpx."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transport under every client without a line of code: an OpenTelemetry instrumentor.
 
 `opentelemetry-instrument python app.py` finds it by its entry point. It puts the transport under

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a call has to wait before an attempt: cooldown, pace and concurrency, as arithmetic.
 
 It has no clock, no lock and no I/O: told the time and what a worker holds and wants, it says how

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP clients for the official `openai` SDK, with the transport underneath."""
 
 from __future__ import annotations

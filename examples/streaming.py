@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Stream an answer and keep what was delivered when it fails half-way.
 
 Live: CLINE_API_KEY=... python examples/streaming.py

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Content encodings that are flushed after each piece, so that it can be decoded at once."""
 
 from __future__ import annotations

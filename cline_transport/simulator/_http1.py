@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP/1.1: the requests and responses of one connection, one after the other, by h11."""
 
 from __future__ import annotations

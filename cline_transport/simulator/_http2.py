@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP/2 without TLS: the requests and responses of one connection, at the same time, by h2."""
 
 from __future__ import annotations

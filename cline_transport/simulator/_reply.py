@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replies: what the simulator does with one request."""
 
 from __future__ import annotations

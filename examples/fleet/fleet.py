@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Eight processes on one key stay within its limits, which they share in Redis; watch them.
 
     python examples/fleet/fleet.py                # needs REDIS_URL, or redis-server on the path

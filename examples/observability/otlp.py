@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Export the spans, metrics and log lines of calls by OTLP over HTTP, to any backend.
 
 It needs `cline-transport[openai]`, `opentelemetry-sdk`, `opentelemetry-exporter-otlp-proto-http`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command: what it takes, what it prints, how it ends."""
 
 from __future__ import annotations

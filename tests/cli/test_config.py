@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`cline-transport config`: what it says is in effect, whence, and what is wrong."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/configuration.md and the files beside it: what the code says, all of it, and loadable."""
 
 from __future__ import annotations

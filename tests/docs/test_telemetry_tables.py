@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/telemetry.md against what is told: each table's names, types and units, none missing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every example runs, as a program, against the simulator."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`httpx2.alias_httpx()`: `import httpx` gives httpx2, in a process of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each way in to the transport, with the libraries that this environment has."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A program: each way in to the transport, with real calls, for the libraries that are named.
 
 `python -m tests.families.ways_in FAMILY... [--alias]`. Prints one line of JSON for each way in: the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes that share limits through a real Redis, and what becomes of calls when it is gone."""
 
 from __future__ import annotations

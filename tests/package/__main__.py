@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Build wheel and sdist, check them, install the wheel in empty environments, and test it there.
 
 `python -m tests.package FOLDER`, which needs uv, build, hatchling, twine and check-wheel-contents;

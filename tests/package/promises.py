@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an installation promises with each extra: a program of its own for each.
 
 `python -m tests.package` runs them where only the wheel is installed. Each asserts; the names are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The public callables: the names, order and kinds of their parameters, as a caller writes them.
 
 `python -m tests.package.signatures` writes `signatures.json`: a change there is one for callers.

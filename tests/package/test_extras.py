@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever the package imports comes with it, or with an extra that the message names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files that GitHub and citation tools read: their structure, and that they say what is so."""
 
 from __future__ import annotations

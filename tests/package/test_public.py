@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The public names, and what importing them loads."""
 
 from __future__ import annotations
@@ -94,7 +95,10 @@ def test_a_signature_shows_names_order_kinds_and_what_may_be_left_out() -> None:
     def function(a: int, b: int = 0, *more: int, c: int, d: int = 0, **rest: int) -> None: ...
 
     assert signatures.parameters(function) == "a, b=, *more, c, d=, **rest"
-    assert signatures.parameters(lambda a, *, b=1: None) == "a, *, b="
+
+    def other(a: int, *, b: int = 1) -> None: ...
+
+    assert signatures.parameters(other) == "a, *, b="
 
 
 def test_a_name_that_is_none_is_an_attribute_error() -> None:

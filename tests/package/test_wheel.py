@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wheel and sdist, made by the real backend: what is in them, and that they agree."""
 
 from __future__ import annotations

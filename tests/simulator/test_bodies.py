@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bodies that are encoded, cut after some bytes, or dripped."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the simulator answers by itself, with no reply in the queue."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same over HTTP/2, which a client has to know to be spoken here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a stream costs: memory that is bounded, work that grows with its length and no faster.
 
 Nothing here is timed. Memory is what `tracemalloc` saw; work is counted in calls and in the bytes

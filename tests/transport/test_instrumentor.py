@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transport under every client, without a line of the application's code."""
 
 from __future__ import annotations

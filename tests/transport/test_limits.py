@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Limits over real sockets: who waits, for how long, and that nothing is held for ever."""
 
 from __future__ import annotations

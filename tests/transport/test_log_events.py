@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lines and events in the log: in the context of the call's span, and by the conventions."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Neither key nor prompt nor completion nor query leaves in an export, whatever happens."""
 
 from __future__ import annotations

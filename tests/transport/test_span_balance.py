@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever becomes of calls, in any order: each span ends once, and retries add up.
 
 Random paths through the life cycle of calls, several of them open at a time. `HYPOTHESIS_EXAMPLES`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What callers write, and the types that they get."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a caller's type checker refuses: each line has the error that it is here for."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true

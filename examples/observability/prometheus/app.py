@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Answer questions through the Cline API; Prometheus scrapes how the calls went.
 
 Live, a call every ten seconds until Ctrl+C: CLINE_API_KEY=... python app.py
