@@ -66,10 +66,10 @@ def test_the_sdk_has_the_library_that_it_is_built_on() -> None:
     assert lines == [expected("openai", "openai", library, "openai")]
 
 
-@pytest.mark.parametrize("families", [["httpx"], ["httpx2"], ["httpx", "httpx2"]], ids=" ".join)
-def test_under_the_alias_all_is_httpx2(families: list[str]) -> None:
+def test_under_the_alias_all_is_httpx2() -> None:
     pytest.importorskip("httpx2")
     pytest.importorskip("openai")
+    families = ["httpx", "httpx2"]
     lines, loaded = told("--alias", "--sdk", *families)
     assert lines == [
         *(expected(way, name, "httpx2") for name in families for way in WAYS),
