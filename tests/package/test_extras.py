@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from importlib.metadata import distributions, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -187,3 +188,23 @@ def test_an_absence_names_the_package_and_its_extra() -> None:
     assert str(error) == (
         "cline_transport.httpx2 needs the package 'httpx2': pip install 'cline-transport[httpx2]'"
     )
+
+
+@pytest.mark.parametrize(
+    ("package", "remedy"),
+    [
+        ("httpx", "'httpx'"),  # a requirement: somebody has taken it away
+        ("httpx2", "'cline-transport[httpx2]'"),
+        ("openai", "'cline-transport[openai]'"),
+    ],
+)
+def test_a_module_says_what_it_needs(
+    package: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"cline_transport.{package}"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError) as caught:
+        import_module(module)
+    assert str(caught.value) == f"{module} needs the package {package!r}: pip install {remedy}"
+    assert caught.value.name == package
