@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls to the Cline API that survive and can be explained: a transport for httpx and httpx2.
 
 Example:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m cline_transport`: the command `cline-transport`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The number of attempts that an API bears at once, found by trying."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loop and the body stream of asynchronous clients (asyncio, trio). `_sync` is its twin."""
 
 from __future__ import annotations

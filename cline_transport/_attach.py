@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Put the transport under a client that exists already."""
 
 from __future__ import annotations
@@ -96,10 +97,11 @@ def detach(client: ClientT) -> ClientT:
 def _parts(client: object, function: str) -> tuple[Any, type]:
     """The HTTP client of a client, and our transport of its family and colour."""
     inner: Any = getattr(client, "_client", client)
-    for family in FAMILIES:
-        library = sys.modules.get(family)
+    for name in FAMILIES:
+        library = sys.modules.get(name)
         if library is None:
             continue
+        family = library.__name__  # httpx2.alias_httpx() makes httpx2 of both
         for kind, ours in (("Client", "ClineTransport"), ("AsyncClient", "AsyncClineTransport")):
             if isinstance(inner, getattr(library, kind)):
                 return inner, getattr(import_module(f"cline_transport.{family}"), ours)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What spans, metrics and log lines say of a call: its attributes, made from its record."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a policy checks when it is made; each message gives the setting, the rule and the value.
 
 A URL is shown without what could be a password.

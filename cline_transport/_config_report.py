@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is in effect, and why: settings with their sources, libraries, instrumentations, mistakes.
 
 Nothing of it is loaded for the report: versions and entry points are those of the installed

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds in OpenTelemetry's context within a block: what the generators of its own API do, at a
 third of their cost.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the state machine of a call decides, and what a delivered response looks like."""
 
 from __future__ import annotations

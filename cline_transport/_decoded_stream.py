@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An event stream with its reader, whatever encoding it came in."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Looking into an encoded body: the client library's own decoder, fed piece by piece."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bodies that nobody read to their end or closed: ended later, outside the garbage collector.
 
 The collector runs anywhere, also where this thread holds a lock that ending a call would take: one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which OpenAI instrumentation a call runs within, and what of the call that already records.
 
 The call's own span is then INTERNAL beneath theirs, and no metric is recorded a second time.

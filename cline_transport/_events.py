@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The log event of a call that failed, for those who opted in to exceptions as logs.
 
 OpenTelemetry is moving exceptions from span events to logs; `OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A call under way: state machine, telemetry and request, for the loops of both colours.
 
 The loops do what has a colour: send, read, wait, close. Everything else is here, once.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an attempt failed with, as an `ErrorInfo`: without secrets, with what the call knows."""
 
 from __future__ import annotations

@@ -1,14 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a family's page tells the loops of its library."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
 from cline_transport._protocols import RequestLike, ResponseLike
 from cline_transport.errors import ErrorInfo
 
-__all__ = ["Family", "check_transport", "network_stream", "shallow"]
+__all__ = ["Family", "check_transport", "follow_alias", "network_stream", "shallow"]
 
 RequestT = TypeVar("RequestT", bound=RequestLike)
 ResponseT = TypeVar("ResponseT", bound=ResponseLike)
@@ -89,6 +92,21 @@ def check_transport(
     raise TypeError(
         f"transport must be an instance of {family}.{wanted.__name__} (got {given}; {hint})"
     )
+
+
+def follow_alias(page: str, library: str) -> None:
+    """Where `httpx2.alias_httpx()` has made one library of the two, make one page of theirs.
+
+    Else there would be two sets of classes for one library: a transport of the one page would not
+    be known as ours where the other's is looked for, nor would its `StreamError` be caught.
+
+    Args:
+        page: The page's module, which is being loaded.
+        library: The name that the library which it imported gives itself.
+    """
+    package, _, family = page.rpartition(".")
+    if library != family:
+        sys.modules[page] = import_module(f"{package}.{library}")
 
 
 def network_stream(extensions: Mapping[str, Any]) -> Any:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A message's headers as the core looks at them: few of them, by names in lower case."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP span of each attempt: made by opentelemetry-instrumentation-httpx, never doubled.
 
 Three ways in, decided anew for each attempt, so the order in which things are loaded is of no

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds calls back: the lines of this process, found by a call's key and host."""
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from hashlib import blake2b
 from typing import Final, Protocol
 
 from cline_transport._checks import shown_url
+from cline_transport._extras import command_for
 from cline_transport._line import Line, Outcome, Waiter
 from cline_transport._protocols import Clock, RequestHead
 from cline_transport._settings_errors import Problem, SettingsError
@@ -263,7 +265,6 @@ def _open(url: str) -> Store:
         return RedisStore(url)
     except ImportError as exc:
         missing = (exc.name or "").partition(".")[0]
-        package = "valkey" if missing == "valkey" else "cline-transport[redis]"
-        rule = f"needs the package {missing!r}: pip install '{package}'"
+        rule = f"needs the package {missing!r}: {command_for(missing)}"
         problem = Problem("limits.storage", "the settings", repr(shown_url(url)), rule)
         raise SettingsError([problem]) from None

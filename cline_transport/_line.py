@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The calls of this process that wait for their turn at one key, and those that have it.
 
 Whoever waits pauses in its own colour; here it is told for how long, and woken when its turn has

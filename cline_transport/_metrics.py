@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metrics of calls: what the GenAI conventions ask for, and ours beside them.
 
 Attributes are of low cardinality: never a message, a request ID or a URL.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every name that telemetry uses: OpenTelemetry's from its own constants, and ours."""
 
 from __future__ import annotations

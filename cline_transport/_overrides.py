@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings for one call, or for what runs within a block."""
 
 from __future__ import annotations

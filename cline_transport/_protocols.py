@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the core needs of a request, a response and a family: structure, no import of a client."""
 
 from __future__ import annotations

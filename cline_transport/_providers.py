@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenTelemetry's providers: the given ones, the global ones, and whether they record."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is never told: keys, prompts, and the values of a query.
 
 An error's text comes from a server or a library, and may repeat what the request held. It is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be set: each setting with its type, unit, default and meaning, read from the code.
 
 The table in `docs/reference/settings.md`, the commented TOML file and the JSON schema are made of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a request's JSON body asks for, found without parsing a long prompt."""
 
 from __future__ import annotations

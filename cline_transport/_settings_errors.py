@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a setting came from, and what to say of one that is wrong.
 
 One message for each: the setting's name, its source, its value unless it could be a secret, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One thread that talks to the storage that processes share, for all calls of this process.
 
 A call never talks to it, whatever its colour: it waits for the thread's answer, 100 ms at most.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An event of asyncio or trio that may be set from any thread."""
 
 from __future__ import annotations

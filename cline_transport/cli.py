@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command `cline-transport`: a tour, a simulated Cline API, and what is in effect here."""
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from cline_transport._version import __version__
 __all__ = ["main"]
 
 _OPTIONAL: Final = ("h11", "httpx2", "openai", "opentelemetry.sdk", "rich")
-_INSTALL: Final = 'pip install "cline-transport[demo]"'
+_EXTRAS: Final = {"demo": "demo", "simulate": "simulator"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         missing = exc.name or ""
         if not any(f"{missing}.".startswith(f"{package}.") for package in _OPTIONAL):
             raise
-        return _fail(f"{args.command} needs the package {missing!r}: {_INSTALL}")
+        remedy = f"pip install 'cline-transport[{_EXTRAS[args.command]}]'"
+        return _fail(f"{args.command} needs the package {missing!r}: {remedy}")
     except (OSError, ValueError) as exc:
         # A port that is taken, a wrong setting: told, not traced.
         return _fail(str(exc))

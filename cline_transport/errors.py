@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What failed, and how the wire says it.
 
 The exceptions a caller can meet::

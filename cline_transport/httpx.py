@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transports for httpx. `cline_transport.httpx2` is the same page for httpx2."""
 
 from __future__ import annotations
@@ -5,18 +6,23 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-import httpx
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from typing_extensions import Self
 
 from cline_transport._async import AsyncBody, AsyncLoop
-from cline_transport._family import check_transport, shallow
+from cline_transport._extras import absent
+from cline_transport._family import check_transport, follow_alias, shallow
 from cline_transport._http_spans import Instrumentable
 from cline_transport._sync import SyncBody, SyncLoop
 from cline_transport.errors import ErrorInfo
 from cline_transport.settings import Settings
+
+try:
+    import httpx
+except ImportError as error:
+    raise absent("httpx", __name__) from error
 
 __all__ = ["AsyncClineTransport", "ClineTransport", "StreamError"]
 
@@ -253,3 +259,6 @@ class AsyncClineTransport(Instrumentable, httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the transport beneath."""
         await self._transport.aclose()
+
+
+follow_alias(__name__, httpx.__name__)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From bytes to facts: what an answer says, whole or as a stream, and where it says "error".
 
 A good stream costs a few byte searches per chunk. JSON is parsed only where one of them hits; what

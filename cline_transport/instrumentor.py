@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transport under every client without a line of code: an OpenTelemetry instrumentor.
 
 `opentelemetry-instrument python app.py` finds it by its entry point. It puts the transport under
@@ -52,8 +53,11 @@ class ClineTransportInstrumentor(instrumentor.BaseInstrumentor):  # type: ignore
     _patches: _Patches | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """What has to be installed: httpx, which the package itself requires."""
-        return ("httpx >= 0.28",)
+        """What has to be installed beside it: nothing; it waits for httpx or httpx2.
+
+        Either may be missing: an application that has moved to httpx2 may have taken httpx away.
+        """
+        return ()
 
     def instrument(self, **options: Any) -> None:
         """Begin, unless it has begun.
@@ -126,10 +130,14 @@ class _Patches:
         self._hosts = _Hosts(hosts)
         self._options = options
         self._active = True
+        self._seen: list[object] = []
         self._patched: list[tuple[type, _Choice, _Choice]] = []
 
     def apply(self, library: Any) -> None:
         """A family's library is loaded: put the transport under its clients."""
+        if any(library is seen for seen in self._seen):
+            return  # httpx2.alias_httpx() has made one library of the two
+        self._seen.append(library)
         for name, transport_name in _CLIENTS:
             client: type = getattr(library, name)
             original: _Choice | None = vars(client).get(_CHOICE)

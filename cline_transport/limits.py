@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a call has to wait before an attempt: cooldown, pace and concurrency, as arithmetic.
 
 It has no clock, no lock and no I/O: told the time and what a worker holds and wants, it says how
@@ -61,7 +62,7 @@ class LimitSettings:
             `adaptive` to find it. None by default.
         storage: Where the limits are shared by many processes: `redis://host:6379`, also
             `rediss://`, `redis+unix://`, `redis+sentinel://`, `redis+cluster://` and `valkey://`;
-            needs the extra `redis`. In this process by default.
+            needs the extra `redis`, and `valkey` for the last. In this process by default.
         lease: Seconds after which the permits of a process that died are free again; only with
             `storage`.
 

@@ -1,15 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP clients for the official `openai` SDK, with the transport underneath."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import openai
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from cline_transport._attach import attach
+from cline_transport._extras import absent
+
+try:
+    import openai
+except ImportError as error:
+    raise absent("openai", __name__) from error
 
 if TYPE_CHECKING:
     from openai import DefaultAsyncHttpxClient, DefaultHttpxClient

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What became of a call: one `CallRecord`, with an `Attempt` for each request on the wire."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which failures are retried, how often and after how long: decisions only, no clock, no sleep.
 
 The rules are those of the error page ("When to retry", "Exponential backoff"), completed for what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`Settings`: every policy in one place, from arguments, the environment and a TOML file.
 
 Precedence: arguments, then `CLINE_TRANSPORT_*` (nested with `__`), then the TOML file named by

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bytes in, complete server-sent events out, bounded in memory (WHATWG HTML, section 9.2).
 
 Nothing is decoded and no byte is changed: what goes in comes out, cut at event boundaries.

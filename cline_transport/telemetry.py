@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a call tells: its span, its metrics, its lines in the log.
 
 The span starts with the call and ends with its body. It is current only while an attempt is being

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wire's error formats: reading every shape of them, writing the documented one.
 
 The formats are those of the API's error page ("Error response format", "Mid-stream errors") and the

@@ -1,9 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write the table in `docs/reference/settings.md`, `cline_transport.toml` and its JSON schema.
 
     uv run python docs/make_configuration.py
 
 All of it is made of the settings' classes: names, types, defaults and docstrings.
-"""  # noqa: INP001 - a script, not a module of a package
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure a fleet for `docs/reference/shared-limits.md`, and draw its pictures.
 
     uv run python docs/make_limits_picture.py           # measure, and draw
@@ -5,7 +6,7 @@
 
 Eight processes call the simulator for half a minute with each way of keeping its limits
 (`tests/fleet/harness.py`). It needs `redis-server`. The pictures show what the table says.
-"""  # noqa: INP001 - a script, not a module of a package
+"""
 
 from __future__ import annotations
 

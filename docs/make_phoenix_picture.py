@@ -1,9 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
 """Take `docs/assets/phoenix-trace.png`: a trace of the tour in Arize Phoenix's own pages.
 
     uv run python docs/make_phoenix_picture.py
 
 It runs `examples/observability/phoenix.py` and needs Chromium (`CHROMIUM` says which).
-"""  # noqa: INP001 - a script, not a module of a package
+"""
 
 from __future__ import annotations
 

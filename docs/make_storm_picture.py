@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Simulate a retry storm for `docs/reliability.md`, and draw `docs/assets/storm-{light,dark}.svg`.
 
     uv run python docs/make_storm_picture.py           # simulate, and draw
@@ -6,7 +7,7 @@
 Clients with our own `RetryPolicy` and `RetryThrottle` call a server that can do less than they ask
 for. Nobody sleeps: events are taken from a heap, in the order of their time, and the seed is fixed,
 so the figures are the same each time. The pictures show what the table says.
-"""  # noqa: INP001 - a script, not a module of a package
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw `docs/assets/trace-{light,dark}.svg`: a call's trace, from a real run on a virtual clock.
 
     uv run python docs/make_trace_picture.py
 
 The `openai` SDK streams from the simulator over a socket: a 429, a 502, then a good answer. The
 waits and latencies move a clock of the script's own, so the pictures are the same each time.
-"""  # noqa: INP001 - a script, not a module of a package
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all tests share."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Generator
@@ -22,6 +24,15 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("project")
+
+
+def pytest_collection_finish() -> None:
+    """Take what is there for good, modules and tests, out of each later look of the collector.
+
+    Many tests call it, to be told of what they left behind.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What scripts write into the docs: text between two marks of a page, and pictures of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replies whose bytes are known before they are sent."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A waterfall in characters."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the demo's application does: plain calls of the `openai` SDK, as anyone writes them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One real call instead of the tour."""
 
 from __future__ import annotations

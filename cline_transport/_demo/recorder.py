@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the demo's spans go: an OpenTelemetry SDK of its own, in memory, nothing global."""
 
 from __future__ import annotations

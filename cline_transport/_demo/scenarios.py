@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The stations of the tour: what the API does, and how the call has to end."""
 
 from __future__ import annotations

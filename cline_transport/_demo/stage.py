@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the demo prints: a heading, what the application saw, the waterfall, the verdict."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tour: every scenario once, each checked against what has to come of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The waits between attempts, shown while they pass."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A call's spans as the rows of a waterfall: a value, drawn in the terminal and in the docs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Limits in Redis: one script, one key, one round trip for each report."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Cline API on a loopback socket that misbehaves as documented, to test clients against.
 
 It needs the extra `simulator` (`pip install 'cline-transport[simulator]'`).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the model says: one answer, written as a stream of events or as one JSON document."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One TCP connection: its bytes, its end, and the protocol that is spoken on it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of the Cline API's error page, as far as a server needs them."""
 
 from __future__ import annotations

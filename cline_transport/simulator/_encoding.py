@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Content encodings that are flushed after each piece, so that it can be decoded at once."""
 
 from __future__ import annotations
@@ -6,6 +7,8 @@ import zlib
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from cline_transport._extras import absent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +54,7 @@ def _brotli() -> Encoder:
 
 
 def _zstd() -> Encoder:
-    module = _first("zstd", "zstandard", ZSTD_MODULES)
+    module = _first("zstd", "backports.zstd", ZSTD_MODULES)
     compressor = module.ZstdCompressor()
     if hasattr(module, "COMPRESSOBJ_FLUSH_BLOCK"):
         compressor = compressor.compressobj()
@@ -72,6 +75,4 @@ def _first(encoding: str, package: str, modules: tuple[str, ...]) -> Any:
     for name in modules:
         with suppress(ImportError):
             return import_module(name)
-    raise ImportError(
-        f"the encoding {encoding} needs {package}: pip install {package}", name=package
-    )
+    raise absent(package, f"the encoding {encoding}")

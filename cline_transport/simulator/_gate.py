@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A counter of permits that holds a streamed answer back, event by event."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the simulator answers by itself: the documented checks, then the model's scenario."""
 
 from __future__ import annotations

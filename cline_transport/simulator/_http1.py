@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP/1.1: the requests and responses of one connection, one after the other, by h11."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cline_transport._extras import absent
 from cline_transport.simulator._reply import Reply
 from cline_transport.simulator._request import Incoming
 from cline_transport.simulator._response import respond
@@ -11,9 +13,7 @@ from cline_transport.simulator._response import respond
 try:
     import h11
 except ImportError as error:
-    raise ImportError(
-        "the simulator needs h11: pip install 'cline-transport[simulator]'", name="h11"
-    ) from error
+    raise absent("h11", "the simulator") from error
 
 if TYPE_CHECKING:
     from cline_transport.simulator._connection import Connection

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP/2 without TLS: the requests and responses of one connection, at the same time, by h2."""
 
 from __future__ import annotations
@@ -5,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from cline_transport._extras import absent
 from cline_transport.simulator._request import Incoming
 
 try:
@@ -21,7 +23,7 @@ try:
     )
     from h2.exceptions import ProtocolError
 except ImportError as error:
-    raise ImportError("the simulator needs h2 for HTTP/2: pip install h2", name="h2") from error
+    raise absent("h2", "the simulator") from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Limits as an API has them: so many requests a minute, and so many at once, for each key."""
 
 from __future__ import annotations

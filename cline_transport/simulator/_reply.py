@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replies: what the simulator does with one request."""
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ class Reply:
     - `encoding`: the body is sent in this content encoding, whatever the request accepts:
       `"gzip"`, `"deflate"` (the zlib format), `"br"` or `"zstd"`; default none. In a stream each
       event is flushed, so that the client can decode it at once, and the encoding's last bytes
-      come only if `then` is `"end"` (or `cut_at` counts them). `br` needs the package `brotli`,
-      `zstd` needs `zstandard` or `backports.zstd` before Python 3.14; without it the reply cannot
-      be made (`ImportError`).
+      come only if `then` is `"end"` (or `cut_at` counts them). `br` needs the extra `brotli`,
+      `zstd` the extra `zstd` before Python 3.14; without it the reply cannot be made
+      (`ImportError`).
     - `delay`: seconds before anything is written, as a model takes its time; default 0. The
       server meanwhile answers others.
 

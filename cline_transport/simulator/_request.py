@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a connection reads of a request, and what the simulator remembers of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Responses: a reply made out for one request, as bytes and their pace."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulator: a server, a queue of replies, and a record of what came."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pytest fixture `cline_api`: a simulated Cline API for one test.
 
 pytest loads this module in every session of everyone who has installed the package (entry point

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scenarios by model id, so that a client in any language can choose how the API misbehaves.
 
 A scenario with `-once` or `-twice` fails the first attempts, is good for one, and begins

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An ordinary application: an answer as it comes, and a whole one. It knows of no transport.
 
 LLM_BASE_URL=... LLM_API_KEY=... [LLM_MODEL=...] python assistant.py [--async]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a call costs with each client, as ratios to its bare library: `python -m tests.benchmarks`.
 
 Instructions of the client's process (callgrind), which are the same on a busy machine; beside them

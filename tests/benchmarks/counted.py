@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes the calls whose instructions `test_instructions` counts.
 
 Callgrind counts only within `functools.reduce`, and writes its count at each end of it: one for

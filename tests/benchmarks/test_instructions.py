@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What telemetry costs a call, as a ratio of instructions: the same on a busy machine."""
 
 from __future__ import annotations

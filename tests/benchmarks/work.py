@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The work that is compared: one kind of client, one kind of call, done again and again.
 
 It runs in a process of its own, so that one instrumentation does not see another's clients.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Output of the demo, in files of every kind."""
 
 from __future__ import annotations

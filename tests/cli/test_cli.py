@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command: what it takes, what it prints, how it ends."""
 
 from __future__ import annotations
@@ -138,10 +139,11 @@ def test_a_missing_package_is_named_with_its_remedy(package: str, arguments: lis
         text=True,
         check=False,
     )
+    extra = {"demo": "demo", "simulate": "simulator"}[arguments[0]]
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"cline-transport: {arguments[0]} needs the package {package!r}: "
-        'pip install "cline-transport[demo]"\n'
+        f"pip install 'cline-transport[{extra}]'\n"
     )
 
 

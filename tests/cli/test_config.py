@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`cline-transport config`: what it says is in effect, whence, and what is wrong."""
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ def shown(status: int = 0) -> dict[str, list[list[str]]]:
     """The sections of the text: each a list of lines, each a list of cells."""
     done = config()
     assert (done.returncode, done.stderr) == (status, "")
-    head, *sections = done.stdout.removesuffix("\n").split("\n\n")
+    return sections_of(done.stdout)
+
+
+def sections_of(text: str) -> dict[str, list[list[str]]]:
+    head, *sections = text.removesuffix("\n").split("\n\n")
     found = {"": [line.split("  ") for line in head.splitlines()]}
     for section in sections:
         title, *lines = section.splitlines()
@@ -360,16 +365,17 @@ def test_a_storage_is_told_without_its_password(
     url: str, told_as: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLINE_TRANSPORT_LIMITS__STORAGE", url)
-    setting = told()["settings"]["limits.storage"]
-    assert setting == {
+    in_json, in_text = config("--json"), config()
+    assert (in_json.returncode, in_text.returncode) == (0, 0)
+    assert "hunter2" not in in_json.stdout + in_json.stderr + in_text.stdout + in_text.stderr
+    assert json.loads(in_json.stdout)["settings"]["limits.storage"] == {
         "value": told_as,
         "unit": None,
         "source": "environment",
         "origin": "CLINE_TRANSPORT_LIMITS__STORAGE",
     }
-    lines = {cells[0]: cells[1:] for cells in shown()["Settings"]}
+    lines = {cells[0]: cells[1:] for cells in sections_of(in_text.stdout)["Settings"]}
     assert lines["limits.storage"][0] == told_as
-    assert "hunter2" not in config().stdout + config("--json").stdout
 
 
 SECRETS = {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`cline-transport demo --live`, against the simulator."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tour, with waits that take no time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`docs/make_trace_picture.py`: the pictures are what a run gives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From spans to rows, and from rows to characters."""
 
 from __future__ import annotations

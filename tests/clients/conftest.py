@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client of the installed SDK in each colour, and what must hold after every test."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A forward proxy on loopback: plain HTTP, one request per connection."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The official SDK over the transport, in three colours behind one synchronous face.
 
 Whichever SDK is installed is used: openai 3 on httpx2, openai 2 and 1 on httpx.

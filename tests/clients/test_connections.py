@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connections that cannot be made, or break before a response."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`http_client()`, `async_http_client()` and `attach()`: the SDK's own client, ours beneath it."""
 
 from __future__ import annotations

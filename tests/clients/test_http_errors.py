@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table "HTTP error codes" of the error page, row by row, as the SDK's user meets it."""
 
 from __future__ import annotations

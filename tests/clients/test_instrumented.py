@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An application that has instrumented httpx itself: its spans are used, none is doubled.
 
 Global instrumentation patches classes of the whole process: the fixture undoes it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A thousand mixed calls of one client, many at a time: afterwards nothing is left over."""
 
 from __future__ import annotations

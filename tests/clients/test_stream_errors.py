@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table "Mid-stream errors" of the error page, in each of the shapes it is met in."""
 
 from __future__ import annotations

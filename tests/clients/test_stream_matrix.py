@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every way in which a stream can fail, in every form in which its bytes can arrive.
 
 One pytest item is one failure in one place and one colour; within it a single client meets that

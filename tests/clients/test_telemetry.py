@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the trace shows of a call: one span that lives as long as its body, one for each attempt."""
 
 from __future__ import annotations

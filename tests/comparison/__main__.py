@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m tests.comparison --write`: ask every contender, and write the tables.
 
 Each has an environment of its own, made with uv and thrown away; those that the environment of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ways to call the API: the SDK with something beneath it, and LiteLLM.
 
 They are made as their own documentation advises for such an API: retries of POST too, on the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What becomes of a call: answers to the questions of retries, errors and streams."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The questions, and who is asked which: the tables of `docs/comparison.md`. No library is needed.
 
 The functions that answer them are in `calls.py` and `traces.py`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is told of the SDK's calls: answers to the questions of traces and metrics.
 
 Each instrumentation is as it is when nothing is set, but for the recording of prompts and tools:

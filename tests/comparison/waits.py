@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting takes no time in the process of a contender: each wait is noted, and the clock put on.
 
 The contenders wait with `time.sleep` (tenacity and LiteLLM too), and on an event loop the SDK and

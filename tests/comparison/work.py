@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One contender, asked all its questions, in a process of its own; its last line is JSON.
 
 An instrumentation must not see another's clients, and only here the clock is the process's own.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which instrumentation a call runs within; `tests/instrumentations` has the real ones."""
 
 from __future__ import annotations

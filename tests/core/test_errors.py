@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One `ErrorInfo` for whatever failed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Headers as the core looks at them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a request asks for, what a stream says, where it says "error"."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arithmetic of limits: what may go, and when to ask again. No clock, no lock, no storage."""
 
 from __future__ import annotations

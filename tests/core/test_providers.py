@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which of OpenTelemetry's providers there are."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a record says of an answer that nobody has looked at yet."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an error's text may not repeat of its request."""
 
 from __future__ import annotations

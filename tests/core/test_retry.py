@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which failures are retried, how often, and after how long."""
 
 from __future__ import annotations

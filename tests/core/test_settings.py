@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings from arguments, the environment and a file, in this order."""
 
 from __future__ import annotations

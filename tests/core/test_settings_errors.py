@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is said of settings that are wrong: name, source, value and rule, all in one error."""
 
 from __future__ import annotations

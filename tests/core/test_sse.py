@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bytes in, complete events out."""
 
 from __future__ import annotations

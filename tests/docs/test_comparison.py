@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`docs/comparison.md`: every question and contender is there, and what it says of ours holds."""
 
 from __future__ import annotations

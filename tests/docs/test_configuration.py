@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configuration's page, table, file and schema: what the code says, all of it, and loadable."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every example in a docstring runs, or compiles where it needs a network."""
 
 from __future__ import annotations

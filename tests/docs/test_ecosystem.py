@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/ecosystem.md: every framework in every behaviour, as the last run saw it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of codes in docs/errors.md: the SDK raises that class, and that is the advice."""
 
 from __future__ import annotations

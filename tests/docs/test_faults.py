@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fault matrix and its table in `docs/reference/faults.md`: the page says what the rows say."""
 
 from __future__ import annotations

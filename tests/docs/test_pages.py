@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What scripts write into a page of the docs: between its marks, and nowhere else."""
 
 from __future__ import annotations

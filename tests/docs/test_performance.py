@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`docs/performance.md`: each kind of client has its row, and the pictures show the table."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation as a site: built strictly, every link leads somewhere, brief."""
 
 from __future__ import annotations

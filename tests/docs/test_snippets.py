@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every snippet of README and docs runs, against the simulator, and prints what it says it does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`docs/make_storm_picture.py`: how retries behave in a storm, and what the page says of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/reference/telemetry.md against what is told: names, types and units, none missing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A collector on loopback: the OTLP over HTTP that it is sent, as plain values."""
 
 from __future__ import annotations

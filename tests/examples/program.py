@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An example as a program of its own, against the simulator."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds for every example: it is tested, listed, and says how to run it and what it needs."""
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Program(NamedTuple):
 
 def program(name: str) -> Program:
     text = (EXAMPLES / name).read_text(encoding="utf-8")
-    found = HEADER.match(text)
-    assert found is not None, "a header comes first"
+    found = HEADER.search(text)
+    assert found is not None, "it has no header"
     lines = [line.removeprefix("#").removeprefix(" ") for line in found[1].splitlines()]
     return Program(tomllib.loads("\n".join(lines)), ast.parse(text))
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`examples/fan_out.py` as a program, and the order and the room of its fan-out."""
 
 from __future__ import annotations

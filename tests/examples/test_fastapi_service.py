@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`examples/fastapi_service.py`: a real server in a process of its own, between caller and API."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`examples/observability/otlp.py` as a program: what a collector receives of its calls."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`examples/observability/phoenix.py` with a real Phoenix: what it stores of the tour's traces."""
 
 from __future__ import annotations

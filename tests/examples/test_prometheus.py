@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Prometheus example: its rules by promtool, and everything at once by a real Prometheus."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`examples/zero_code`: an application that knows nothing, run by `opentelemetry-instrument`.
 
 Real processes, a real collector. All tests hold for whichever SDK is installed, on httpx or httpx2.

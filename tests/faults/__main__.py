@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m tests.faults --also PYTHON --write`: run the matrix, and write its table."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cells of a row: plain clients of both families and the installed SDK, in each colour."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the cells of a module share: one API, and an event loop for each colour."""
 
 from __future__ import annotations

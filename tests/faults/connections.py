@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Failures without a response, or of a connection that is lost in the middle of one."""
 
 from __future__ import annotations

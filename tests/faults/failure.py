@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A row of the matrix: how a call fails, and how that is to end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Failures that come as an HTTP status, or as a JSON answer that is an error all the same."""
 
 from __future__ import annotations

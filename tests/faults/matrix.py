@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The matrix: every failure, in the order of the page's tables."""
 
 from __future__ import annotations

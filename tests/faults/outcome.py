@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be seen of a call, by its caller, the server and in the trace, and what ought to be."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of `docs/reference/faults.md`: what each row says, and in how many cells it held."""
 
 from __future__ import annotations

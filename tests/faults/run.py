@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One cell: a failure met by one kind of client in one colour, once, twice and always."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Failures inside a stream, before its first content and after it."""
 
 from __future__ import annotations

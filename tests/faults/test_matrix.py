@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every failure with every client in every colour, over real sockets: one test is one cell."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trouble before the API has read a request: nobody accepts or reads it, or the pool is full."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real processes that call a simulator which has limits."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`max_concurrency="adaptive"` against an API that bears so many requests at once.
 
 `CLINE_TEST_FULL=1` changes that number under way, in both directions.

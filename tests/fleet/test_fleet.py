@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Eight processes with twenty tasks each, on one key that is worth 600 requests a minute.
 
 `CLINE_TEST_FULL=1` lets them work for longer, and takes the ways of doing without a storage too.

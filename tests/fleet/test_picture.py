@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`docs/make_limits_picture.py`: the pictures are what the page's table says."""
 
 from __future__ import annotations

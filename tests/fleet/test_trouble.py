@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process that dies with permits in its hands, and a Redis that goes and comes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One process of a fleet: tasks that call until told to stop, and what comes of it as JSON lines.
 
     python -m tests.fleet.worker '{"base_url": ..., "tasks": 20, "limits": {...}}'

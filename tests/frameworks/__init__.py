@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transport under the frameworks that people use, each in an environment of its own.
 
 `python -m tests.frameworks` makes the environments and runs the tests there; where a framework is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m tests.frameworks [NAME ...] [--write]`: each framework in its own environment."""
 
 from __future__ import annotations

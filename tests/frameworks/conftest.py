@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each test in each way that its framework can be asked in."""
 
 from __future__ import annotations

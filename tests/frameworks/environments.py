@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Environments for frameworks, and the tests in them."""
 
 from __future__ import annotations

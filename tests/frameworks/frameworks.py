@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which frameworks there are, how the transport is put under each, and what is tested of them."""
 
 from __future__ import annotations

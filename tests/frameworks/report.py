@@ -1,9 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of `docs/ecosystem.md`, from what the tests said."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 from tests.pages import Marks, table
@@ -20,7 +20,7 @@ HEADINGS: Final = ("Framework", "Version", "openai", "Family", "Plug in")
 
 def link(framework: Framework) -> str:
     """The framework's title, leading to its example."""
-    return f"[{framework.title}](examples.md#{Path(framework.example).stem})"
+    return f"[{framework.title}](examples.md#{framework.path.stem})"
 
 
 def lines_of(results: Sequence[Result]) -> Iterator[str]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds under every framework: the table of `docs/ecosystem.md` is made from these tests."""
 
 from __future__ import annotations

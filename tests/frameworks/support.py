@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A framework behind one face, whatever it calls things."""
 
 from __future__ import annotations

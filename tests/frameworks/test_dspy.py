@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Under DSPy, whose LiteLLM engine takes the transport and whose own engine does not."""
 
 from __future__ import annotations

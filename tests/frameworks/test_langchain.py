@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Under LangChain."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Under LlamaIndex, whose own retries come on top of the transport's unless they are turned off."""
 
 from __future__ import annotations

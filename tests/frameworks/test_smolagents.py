@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Under smolagents, which retries by the words of an exception."""
 
 from __future__ import annotations

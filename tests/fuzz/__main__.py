@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fuzz one target: `python -m tests.fuzz TARGET --seconds N`; it needs the group `fuzz`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds for any bytes at all: one check for each place that reads what somebody else wrote."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each target's check over its seeds: what the fuzzer starts from, and what it has found."""
 
 from __future__ import annotations

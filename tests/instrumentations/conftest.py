@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The SDK on our transport, instrumented; and nothing of that is left after a test."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds within every instrumentation of the SDK: theirs is the inference, and ours is what
 became of it on the wire. Every span is there once, and nothing is counted twice.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An instrumentation of the SDK, and everything that was told of a call: by it and by us."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Within `opentelemetry-instrumentation-genai-openai`: all that the conventions ask for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Within OpenInference: it has spans of its own kind and no metrics, so these are ours."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Within OpenLLMetry: its span ends green whatever becomes of a stream, ours says what did."""
 
 from __future__ import annotations

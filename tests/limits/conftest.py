@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Limits, in this process and in a real Redis."""
 
 from __future__ import annotations

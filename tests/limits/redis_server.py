@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real Redis on a loopback port of its own, to be stopped, paused and started again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The calls of one process that wait at one key: their order, and who keeps the time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes that share limits through a real Redis, and what becomes of calls when it is gone."""
 
 from __future__ import annotations
@@ -395,7 +396,7 @@ def test_what_is_not_installed_is_told_at_the_start(monkeypatch: pytest.MonkeyPa
 
 
 def test_so_is_a_package_of_another_server() -> None:
-    with pytest.raises(SettingsError, match="needs the package 'valkey': pip install 'valkey'"):
+    with pytest.raises(SettingsError, match=r"'valkey': pip install 'cline-transport\[valkey\]'"):
         limiter(storage="valkey://host:6379")
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same scenarios in this process and in Redis; and one, step by step, against the other."""
 
 from __future__ import annotations

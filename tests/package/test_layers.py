@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No import goes up, or sideways within a layer (docs/reference/decisions.md)."""
 
 from __future__ import annotations
@@ -105,6 +106,6 @@ def test_no_module_is_long_without_a_reason() -> None:
         path.name: len(path.read_text().splitlines())
         for paths in modules().values()
         for path in paths
-        if len(path.read_text().splitlines()) > 440
+        if len(path.read_text().splitlines()) > 441  # the first is the licence's
     }
     assert long == {}

@@ -1,4 +1,5 @@
-"""The public names, what importing them loads, and what the wheel holds."""
+# SPDX-License-Identifier: Apache-2.0
+"""The public names, and what importing them loads."""
 
 from __future__ import annotations
 
@@ -6,14 +7,12 @@ import importlib
 import json
 import subprocess
 import sys
-import zipfile
-from pathlib import Path
 
 import pytest
 
 import cline_transport
 
-ROOT = Path(__file__).parents[2]
+from . import signatures
 
 NAMES = {
     "DEFAULT_RULES",
@@ -62,13 +61,44 @@ def test_the_public_names_are_these() -> None:
     [
         ("httpx", {"AsyncClineTransport", "ClineTransport", "StreamError"}),
         ("httpx2", {"AsyncClineTransport", "ClineTransport", "StreamError"}),
+        ("instrumentor", {"ClineTransportInstrumentor"}),
         ("openai", {"async_http_client", "http_client"}),
+        (
+            "simulator",
+            {
+                "ApiLimits",
+                "Gate",
+                "LimitCounts",
+                "ReceivedRequest",
+                "Reply",
+                "Simulator",
+                "serve_forever",
+            },
+        ),
     ],
 )
 def test_so_are_those_of_the_modules(module: str, names: set[str]) -> None:
     if module == "httpx2":
         pytest.importorskip("httpx2")
     assert set(importlib.import_module(f"cline_transport.{module}").__all__) == names
+
+
+@pytest.mark.parametrize("module", signatures.MODULES)
+def test_their_parameters_are_those_that_callers_know(module: str) -> None:
+    if module.endswith("httpx2"):
+        pytest.importorskip("httpx2")
+    frozen = json.loads(signatures.FROZEN.read_text(encoding="utf-8"))
+    assert signatures.of_module(module) == frozen[module]
+
+
+def test_a_signature_shows_names_order_kinds_and_what_may_be_left_out() -> None:
+    def function(a: int, b: int = 0, *more: int, c: int, d: int = 0, **rest: int) -> None: ...
+
+    assert signatures.parameters(function) == "a, b=, *more, c, d=, **rest"
+
+    def other(a: int, *, b: int = 1) -> None: ...
+
+    assert signatures.parameters(other) == "a, *, b="
 
 
 def test_a_name_that_is_none_is_an_attribute_error() -> None:
@@ -93,28 +123,6 @@ def test_importing_the_package_loads_no_client_and_no_pydantic() -> None:
 def test_explaining_an_error_needs_neither() -> None:
     loaded = loaded_by("from cline_transport import error_info, ErrorInfo")
     assert not loaded & {"httpx", "httpx2", "openai", "pydantic", "opentelemetry"}
-
-
-def test_the_wheel_holds_the_package_its_marker_and_its_licence(tmp_path: Path) -> None:
-    pytest.importorskip("hatchling")
-    from hatchling.builders.wheel import WheelBuilder  # noqa: PLC0415 -- a build tool
-
-    [path] = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
-    with zipfile.ZipFile(path) as wheel:
-        names = set(wheel.namelist())
-        metadata = next(n for n in names if n.endswith("METADATA"))
-        text = wheel.read(metadata).decode()
-    for path_in_wheel in (
-        "cline_transport/py.typed",
-        "cline_transport/simulator/pytest_plugin.py",
-        f"cline_transport-{cline_transport.__version__}.dist-info/licenses/LICENSE",
-        f"cline_transport-{cline_transport.__version__}.dist-info/entry_points.txt",
-    ):
-        assert path_in_wheel in names
-    assert not any(name.startswith(("tests/", "docs/", "examples/")) for name in names)
-    assert "Requires-Python: >=3.10" in text
-    for extra in ("httpx2", "openai", "simulator", "demo"):
-        assert f"Provides-Extra: {extra}" in text
 
 
 def test_the_clients_for_the_sdk_load_nothing_heavy_before_there_is_one() -> None:

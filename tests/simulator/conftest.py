@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clients for the simulator under test: the official SDK, httpx, and a bare socket."""
 
 from __future__ import annotations

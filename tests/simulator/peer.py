@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client that speaks HTTP/2 frame by frame."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What several test modules need, beside the fixtures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Good answers, as the official SDK and a plain client read them."""
 
 from __future__ import annotations

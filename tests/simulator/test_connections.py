@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Below HTTP: what happens to the connection, and when bytes leave."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the simulator answers by itself, with no reply in the queue."""
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ def test_an_encoding_that_is_not_installed_is_told(
         monkeypatch.setitem(sys.modules, module, None)
     response = http.post("chat/completions", json=ask(model="sim/encoding/br"))
     assert response.status_code == 501
-    assert "pip install brotli" in response.json()["error"]["message"]
+    assert "pip install 'cline-transport[brotli]'" in response.json()["error"]["message"]
 
 
 def test_a_model_can_drip() -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same over HTTP/2, which a client has to know to be spoken here."""
 
 from __future__ import annotations
@@ -371,7 +372,10 @@ def test_without_h2_the_package_is_named_when_a_client_speaks_http_2(
         sock.sendall(HTTP2_PREFACE)
         assert read_all(sock) == b""
     cline_api.wait_for(lambda: cline_api.connections_open == 0)
-    assert "ImportError: the simulator needs h2 for HTTP/2: pip install h2" in caplog.text
+    assert (
+        "ImportError: the simulator needs the package 'h2': pip install 'cline-transport[http2]'"
+        in caplog.text
+    )
     assert httpx.get(f"{cline_api.base_url}/x", trust_env=False).status_code == 404
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Limits: what is refused, what is counted, and that nothing is counted for ever."""
 
 from __future__ import annotations

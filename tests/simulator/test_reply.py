@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A reply is checked when it is made, not when it is served."""
 
 from __future__ import annotations

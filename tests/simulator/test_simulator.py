@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulator's life: start, stop, waiting, the command, the pytest plugin, the imports."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m tests.soak --calls 200000 --seed 1`: many calls, and whether anything is left."""
 
 from __future__ import annotations

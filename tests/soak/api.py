@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The API that a run calls: a simulator in a process of its own.
 
 So its memory is not that of the clients, and it answers in time however busy they are.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clients of each family and colour, and what they do with a call."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What goes wrong in a call: chosen by the run's seed and the call's number, and nothing else."""
 
 from __future__ import annotations

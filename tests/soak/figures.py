@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run found, as a summary and as the table of the documentation."""
 
 from __future__ import annotations

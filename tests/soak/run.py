@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run: calls of all kinds at once, and what must hold at its end."""
 
 from __future__ import annotations

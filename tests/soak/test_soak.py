@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small soak: the big one is `python -m tests.soak`."""
 
 from __future__ import annotations

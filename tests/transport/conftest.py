@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every behaviour, over real sockets, for each family and each colour.
 
 `rig` is a client in one of six combinations, used from a plain function whatever its colour: an

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server that says what no server should, over real sockets, for as long as it is heard."""
 
 from __future__ import annotations

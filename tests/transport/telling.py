@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that a rig's calls have told, as plain values to compare whole."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`attach()` and `detach()`: on a client that exists, its mounts included, and off again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a stream costs: memory that is bounded, work that grows with its length and no faster.
 
 Nothing here is timed. Memory is what `tracemalloc` saw; work is counted in calls and in the bytes
@@ -138,7 +139,7 @@ def any_bench(request: pytest.FixtureRequest) -> Bench:
 
 # --- memory ---
 
-LENGTH: Final = 1024 * MIB if FULL else 128 * MIB
+LENGTH: Final = 1024 * MIB if FULL else 64 * MIB
 WRITE: Final = 64 * KIB
 EVENT: Final = chunk("x" * 200)
 
@@ -277,7 +278,7 @@ def assert_linear(bench: Bench, source: Callable[[int], Iterator[bytes]], count:
     assert more.handled / less.handled == pytest.approx(8, rel=0.05)
 
 
-COUNT: Final = 1_000_000 if FULL else 96_000
+COUNT: Final = 1_000_000 if FULL else 48_000
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors out: every HTTP error ends as the documented format."""
 
 from __future__ import annotations

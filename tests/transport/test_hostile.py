@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server that means harm: what it can take, cause and have told is bounded; errors are clear."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same over HTTP/2, where a closed stream leaves its connection to the others."""
 
 from __future__ import annotations

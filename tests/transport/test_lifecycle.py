@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cancellation, interruption and closing: nothing stays checked out, nothing is retried."""
 
 from __future__ import annotations

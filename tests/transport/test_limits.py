@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """Limits over real sockets: who waits, for how long, and that nothing is held for ever."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import logging
 import math
@@ -15,7 +17,6 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-import httpx
 import pytest
 
 from cline_transport import RetryPolicy, Settings, _dropped, error_info
@@ -24,7 +25,6 @@ from cline_transport._limiter import LINES
 from cline_transport._line import Line, Waiter
 from cline_transport._sync import _pause
 from cline_transport._wake import Wake
-from cline_transport.httpx import AsyncClineTransport, ClineTransport
 from cline_transport.limits import LimitSettings
 from cline_transport.simulator import Gate, Reply, Simulator
 from tests.conftest import handled
@@ -559,21 +559,23 @@ def test_a_loop_that_stands_still_holds_no_other_call(url: str, api: Simulator) 
     """As `run_until_complete` leaves a task behind, or a task blocks its loop."""
     limits = Settings(limits=LimitSettings(), retry=ONCE)
     api.enqueue(Reply.error(429, retry_after=0.05), Reply.completion("a"), Reply.completion("b"))
-    waiting = httpx.AsyncClient(transport=AsyncClineTransport(settings=limits))
+    httpx: Any = pytest.importorskip("httpx")
+    ours: Any = importlib.import_module("cline_transport.httpx")
+    waiting = httpx.AsyncClient(transport=ours.AsyncClineTransport(settings=limits))
 
-    async def leave_a_call_behind() -> asyncio.Task[httpx.Response]:
+    async def leave_a_call_behind() -> Any:
         task = asyncio.ensure_future(waiting.post(url, json=CHAT))
         while not (LINES and line()._waiting):
             await anyio.lowlevel.checkpoint()
         return task
 
-    async def come_back(task: asyncio.Task[httpx.Response]) -> int:
+    async def come_back(task: Any) -> Any:
         response = await task
         await waiting.aclose()
         return response.status_code
 
     loop = asyncio.new_event_loop()
-    with closing(loop), httpx.Client(transport=ClineTransport(settings=limits)) as client:
+    with closing(loop), httpx.Client(transport=ours.ClineTransport(settings=limits)) as client:
         client.post(url, json=CHAT)
         left = loop.run_until_complete(leave_a_call_behind())
         assert client.post(url, json=CHAT).status_code == 200

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lines and events in the log: in the context of the call's span, and by the conventions."""
 
 from __future__ import annotations
@@ -124,7 +125,10 @@ def test_a_stream_error_of_ours_has_its_type(rig: Rig, api: Simulator, url: str)
     api.enqueue(Reply.stream("one two", error="server_error"))
     traced(rig, stream=StreamSettings(on_error="raise")).post(url, json=CHAT)
     [event] = events(rig)
-    assert event["attributes"]["exception.type"] == f"cline_transport.{rig.family}.StreamError"
+    assert (
+        event["attributes"]["exception.type"]
+        == f"cline_transport.{rig.library.__name__}.StreamError"
+    )
     assert event["attributes"]["error.type"] == "server_error"
 
 

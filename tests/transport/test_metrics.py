@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metrics of a call: the conventions' units, buckets and attributes, however the call ends."""
 
 from __future__ import annotations

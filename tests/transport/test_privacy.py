@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Neither key nor prompt nor completion nor query leaves in an export, whatever happens."""
 
 from __future__ import annotations
@@ -193,7 +194,9 @@ def test_nor_by_the_exception_that_a_span_records(
     assert "SECRETKEY" in str(answer.exception)  # the caller's own
     [_], [attempt] = rig.finished()
     [event] = attempt.events
-    assert (event.attributes or {})["exception.type"] == f"{rig.family}.LocalProtocolError"
+    assert (event.attributes or {})[
+        "exception.type"
+    ] == f"{rig.library.__name__}.LocalProtocolError"
     assert b"SECRETKEY" not in exported(rig)
     assert "SECRETKEY" not in caplog.text
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes that fork after the transport was made, and processes that end in the middle of it."""
 
 from __future__ import annotations

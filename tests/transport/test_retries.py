@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attempts and waits, as the documentation's "Retry strategies" says."""
 
 from __future__ import annotations

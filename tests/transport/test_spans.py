@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One span for a call, one HTTP span for each attempt, at home in the traces people have."""
 
 from __future__ import annotations

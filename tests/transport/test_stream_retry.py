@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Streams that fail before their first word are retried unseen, or become the error they are."""
 
 from __future__ import annotations

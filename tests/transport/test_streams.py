@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Streamed bodies: errors are seen, everything else passes untouched and at once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Telemetry that fails never fails a call, and sends nothing twice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that each of the demo's scenarios tells: span, attribute, point and line, no more."""
 
 from __future__ import annotations
