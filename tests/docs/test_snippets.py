@@ -27,7 +27,11 @@ from cline_transport.cli import main
 from cline_transport.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LIVE = "https://api.cline.bot/api/v1"
 
@@ -119,7 +123,9 @@ def test_a_toml_snippet_is_a_valid_configuration(
 OTEL_NAMES = {*dir(environment_variables), *dir(sdk_variables)}
 """The variables that OpenTelemetry reads."""
 
-COMMANDS = ("opentelemetry-instrument", "pip", "prometheus", "promtool", "pytest", "uv")
+COMMANDS = (
+    "git", "opentelemetry-instrument", "pip", "prometheus", "promtool", "pyright", "pytest", "uv",
+)  # fmt: skip
 """What a page may tell to run beside ours: it is there, or a README's first line brings it."""
 
 
