@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cline_transport.errors import ErrorInfo, error_info
     from cline_transport.httpx import AsyncClineTransport, ClineTransport
     from cline_transport.limits import LimitSettings
-    from cline_transport.record import Attempt, CallRecord
+    from cline_transport.record import Attempt, CallRecord, call_record
     from cline_transport.retry import DEFAULT_RULES, RetryPolicy, RetryRule
     from cline_transport.settings import ErrorSettings, Settings, StreamSettings, TelemetrySettings
 
@@ -45,6 +45,7 @@ __all__ = [
     "TelemetrySettings",
     "__version__",
     "attach",
+    "call_record",
     "detach",
     "error_info",
     "override",
@@ -67,6 +68,7 @@ _HOME = {
     "StreamSettings": "settings",
     "TelemetrySettings": "settings",
     "attach": "_attach",
+    "call_record": "record",
     "detach": "_attach",
     "error_info": "errors",
     "override": "_overrides",

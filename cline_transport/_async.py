@@ -307,7 +307,7 @@ class AsyncBody:
             return held
         exchange = self._exchange
         while True:
-            error = exchange.raised()
+            error = exchange.stream_error()
             if error is not None:
                 await self.aclose()
                 try:
@@ -319,7 +319,7 @@ class AsyncBody:
                 out = chunk if self._passes(chunk) else exchange.on_chunk(chunk)
             except StopAsyncIteration:
                 out = exchange.on_end()
-                if not out and exchange.raised() is None:
+                if not out and exchange.stream_error() is None:
                     raise
             except BaseException as exc:
                 exchange.on_body_exception(exc)

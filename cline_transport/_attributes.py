@@ -9,7 +9,7 @@ from typing import Final
 from opentelemetry.util.types import AttributeValue
 
 from cline_transport import _names as names
-from cline_transport._protocols import RequestHead
+from cline_transport._protocols import DEFAULT_PORTS, RequestHead
 from cline_transport.errors import ErrorInfo
 from cline_transport.record import CallRecord
 from cline_transport.wire import as_status, clip
@@ -19,7 +19,6 @@ __all__ = ["Attributes", "error_type", "failure", "identity", "log_fields", "out
 Attributes = dict[str, AttributeValue]
 
 _LOW_CARDINALITY: Final = re.compile(r"[A-Za-z][A-Za-z_.\-]{0,63}")
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 def error_type(error: ErrorInfo) -> str:
@@ -46,7 +45,7 @@ def identity(head: RequestHead, model: str | None, *, chat: bool) -> Attributes:
         chat: Whether the GenAI conventions apply.
     """
     attributes: Attributes = {names.SERVER_ADDRESS: head.host}
-    port = head.port or _DEFAULT_PORTS.get(head.scheme)
+    port = head.port or DEFAULT_PORTS.get(head.scheme)
     if port is not None:
         attributes[names.SERVER_PORT] = port
     if chat:

@@ -357,11 +357,11 @@ class Exchange(Generic[RequestT, ResponseT]):
         return out
 
     @property
-    def raises(self) -> bool:
+    def has_stream_error(self) -> bool:
         """Whether there is a `StreamError` to raise now."""
         return self._raise is not None
 
-    def raised(self) -> Exception | None:
+    def stream_error(self) -> Exception | None:
         """The `StreamError` to raise now, what came before it having been delivered."""
         info = self._raise
         return None if info is None else self._family.stream_error(info)
@@ -428,6 +428,6 @@ class Exchange(Generic[RequestT, ResponseT]):
             inspected=self._plan != "stream" or self._reader is not None,
             reason=self._reason,
             cancelled=cancelled,
-            exception=exception or self.raised(),
+            exception=exception or self.stream_error(),
         )
         self.telemetry.end(self._call.record, ending)

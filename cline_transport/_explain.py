@@ -11,7 +11,15 @@ from cline_transport._protocols import RequestHead, ResponseHead
 from cline_transport._redaction import redact
 from cline_transport.errors import ErrorInfo, connection_error
 from cline_transport.limits import Reason
-from cline_transport.wire import KNOWN_CODES, Code, WireError, clip, describe, is_transient
+from cline_transport.wire import (
+    KNOWN_CODES,
+    Code,
+    WireError,
+    clip,
+    code_of,
+    describe,
+    is_transient,
+)
 
 __all__ = ["Explainer"]
 
@@ -45,7 +53,7 @@ class Explainer:
         self, found: WireError, head: ResponseHead, status: int, attempts: int
     ) -> ErrorInfo:
         """An error in a response, which is delivered under `status`."""
-        code = "server_error" if found.code is None else found.code
+        code = code_of(found)
         error = ErrorInfo(
             code=code,
             message=found.message,
@@ -58,7 +66,7 @@ class Explainer:
 
     def of_stream(self, found: WireError, attempts: int) -> ErrorInfo:
         """An error in a stream."""
-        code = "server_error" if found.code is None else found.code
+        code = code_of(found)
         error = ErrorInfo(
             code=code,
             message=found.message,

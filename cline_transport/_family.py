@@ -85,7 +85,8 @@ def check_transport(
     module = type(transport).__module__.partition(".")[0]
     given = f"{module}.{type(transport).__name__}"
     if isinstance(transport, other_colour):
-        hint = f"it is of the other colour: use {use}"
+        is_async = wanted.__name__.startswith("Async")
+        hint = f"it is {'synchronous' if is_async else 'asynchronous'}: use {use}"
     else:
         hint = "cline_transport.httpx is for httpx, cline_transport.httpx2 for httpx2"
     # Not the class's own __module__: openai writes its name into what it exports of its library.

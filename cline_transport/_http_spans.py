@@ -45,7 +45,7 @@ _BENEATH: Final = "_self_cline_beneath"
 Send = Callable[[Any], Any]
 """`handle_request` of a transport, or `handle_async_request`, which returns an awaitable."""
 
-Exchange = Callable[[Send, Any], Any]
+AttemptHandler = Callable[[Send, Any], Any]
 """Our part of an attempt: given the transport's own `Send` and the request, the response."""
 
 
@@ -70,7 +70,7 @@ class AttemptSpans:
         family: str,
         method: str,
         transport: object,
-        exchange: Exchange,
+        exchange: AttemptHandler,
         *,
         tracer_provider: Any = None,
         meter_provider: Any = None,

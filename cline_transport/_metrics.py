@@ -112,6 +112,11 @@ class Metrics:
         """A failure was not retried because the throttle was closed."""
         self._throttled.add(1, attributes, context)
 
+    def on_cost(self, cost: float | None, attributes: Attributes, context: Context) -> None:
+        """A call is over that cost so many credits, if it was told."""
+        if cost is not None and 0 <= cost < math.inf:
+            self._cost.add(cost, attributes, context)
+
     def on_chat(
         self,
         record: CallRecord,
@@ -133,8 +138,6 @@ class Metrics:
             recorded: The metrics that somebody else records for this call.
         """
         usage = record.usage
-        if usage.cost is not None and 0 <= usage.cost < math.inf:
-            self._cost.add(usage.cost, attributes, context)
         if names.DURATION not in recorded:
             self._duration.record(duration, {**attributes, **failed}, context)
         if (

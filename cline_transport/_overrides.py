@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, cast
 
 from cline_transport._settings_errors import Problem, SettingsError, own_message, shown, unknown
 from cline_transport.errors import EXTENSION
-from cline_transport.retry import DEFAULT_RULES, RetryRule
-from cline_transport.settings import Settings, known_names, rule_code
+from cline_transport.retry import DEFAULT_RULES, RetryRule, rule_code
+from cline_transport.settings import Settings, known_names
 from cline_transport.wire import Code
 
 __all__ = ["effective", "override"]

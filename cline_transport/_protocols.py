@@ -9,10 +9,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-__all__ = ["FAMILIES", "Clock", "RequestHead", "RequestLike", "ResponseHead", "ResponseLike"]
+__all__ = [
+    "DEFAULT_PORTS",
+    "FAMILIES",
+    "Clock",
+    "RequestHead",
+    "RequestLike",
+    "ResponseHead",
+    "ResponseLike",
+]
 
 FAMILIES: Final = ("httpx", "httpx2")
 """The client libraries that there are transports for."""
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class UrlLike(Protocol):

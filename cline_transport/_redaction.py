@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Final, cast
 from urllib.parse import unquote_plus
 
+from cline_transport._checks import HIDDEN
 from cline_transport._protocols import RequestHead
 from cline_transport.wire import load_json
 
@@ -39,7 +40,6 @@ _KEY: Final = re.compile(
 _USERINFO: Final = re.compile(r"\w://[^/@\s]+@")
 # Letters and digits mixed, and long: a token, a hash, a UUID.
 _RANDOM: Final = re.compile(r"(?<![\w+/=-])(?=[\w+/=-]*\d)(?=[\w+/=-]*[A-Za-z])[\w+/=-]{20,}")
-_HIDDEN: Final = "[redacted]"
 # Shorter ones are words, schemes and version numbers.
 _LEAST_SECRET: Final = 7
 _LEAST_CONTENT: Final = 8
@@ -88,8 +88,8 @@ def redact(text: str, head: RequestHead) -> str:
     if len(text) < _LEAST_SECRET:
         return text
     for secret in _secrets(head):
-        text = text.replace(secret, _HIDDEN)
-    return _KEY.sub(_HIDDEN, text)
+        text = text.replace(secret, HIDDEN)
+    return _KEY.sub(HIDDEN, text)
 
 
 def without_secrets(exc: Exception, head: RequestHead) -> Exception:

@@ -290,14 +290,14 @@ class SyncBody:
         if held := exchange.take_held():
             yield held
         try:
-            if not exchange.raises:
+            if not exchange.has_stream_error:
                 for chunk in self._iterator:
                     if passes(chunk):
                         yield chunk
                         continue
                     if out := exchange.on_chunk(chunk):
                         yield out
-                    if exchange.raises:
+                    if exchange.has_stream_error:
                         break
                 else:
                     if out := exchange.on_end():
@@ -307,7 +307,7 @@ class SyncBody:
         except BaseException as exc:
             exchange.on_body_exception(exc)
             raise
-        error = exchange.raised()
+        error = exchange.stream_error()
         if error is not None:
             self.close()
             try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One call as a state machine: told what happened, it says what to do next.
 
-It does no I/O and has no clock: the loops of layer 4 bring events and the time, and carry out the
-decision that comes back.
+It does no I/O and has no clock: the loops of `_sync` and `_async` bring events and the time, and
+carry out the decision that comes back.
 """
 
 from __future__ import annotations

@@ -28,12 +28,12 @@ from cline_transport.wire import (
     as_mapping,
     as_text,
     clip,
+    code_of,
     is_transient,
     load_json,
     normalize_error_body,
     read_chunk_error,
     read_json_error,
-    status_for,
 )
 
 __all__ = [
@@ -44,7 +44,10 @@ __all__ = [
     "connection_code",
     "connection_error",
     "error_info",
+    "exception_chain",
+    "find_record",
     "is_rate_limit",
+    "read_attribute",
 ]
 
 Phase = Literal["immediate", "mid_stream", "connection"]
@@ -129,12 +132,15 @@ class ErrorInfo:
     """One failure, in the words of the API's error page.
 
     Attributes:
-        code: HTTP status or string identifier (`error.code`); for a failure without a response one
-            of `connect_error`, `connect_timeout`, `connection_closed`, `read_timeout`,
-            `write_timeout`, `pool_timeout`, or the exception's class name.
+        code: HTTP status or string identifier (`error.code`); `stream_truncated` for an answer that
+            just ends, `limit_timeout` for a call that limits held back past its deadline; for a
+            failure without a response one of `connect_error`, `connect_timeout`,
+            `connection_closed`, `read_timeout`, `write_timeout`, `pool_timeout`, `proxy_error`,
+            `proxy_refused`, `protocol_error`, or the exception's class name.
         message: What went wrong, for people (`error.message`).
         metadata: Provider details, internal IDs (`error.metadata`); empty where there are none.
-        status_code: The HTTP status of the response that carried it; `None` without a response.
+        status_code: The HTTP status of the response that carried it; `None` without a response
+            (429 for `limit_timeout`, as which it is delivered).
         phase: `immediate` (an HTTP error), `mid_stream` (while a 200 was being read) or
             `connection` (no response).
         request_id: `x-request-id` of the last attempt, where the server sent one.
@@ -232,7 +238,7 @@ def error_info(source: object) -> ErrorInfo | None:
     error = read_chunk_error(chunk)
     if chunk is None or error is None:
         return None
-    code = "server_error" if error.code is None else error.code
+    code = code_of(error)
     info = ErrorInfo(
         code=code,
         message=error.message,
@@ -245,14 +251,19 @@ def error_info(source: object) -> ErrorInfo | None:
     return info
 
 
+def find_record(owner: object) -> object:
+    """The `CallRecord` of a request or response; `None` where there is none."""
+    extensions = as_mapping(read_attribute(owner, "extensions")) or {}
+    return extensions.get(REQUEST_RECORD) or extensions.get(EXTENSION)
+
+
 def _record_error(owner: object) -> ErrorInfo | None:
-    extensions = as_mapping(getattr(owner, "extensions", None)) or {}
-    record = extensions.get(REQUEST_RECORD) or extensions.get(EXTENSION)
-    error = getattr(record, "error", None)
+    error = getattr(find_record(owner), "error", None)
     return error if isinstance(error, ErrorInfo) else None
 
 
-def _attribute(owner: object, name: str) -> object:
+def read_attribute(owner: object, name: str) -> object:
+    """An attribute, or `None` where there is none or its property fails."""
     # httpx raises RuntimeError from `.request` and `.response` where there is none.
     try:
         return getattr(owner, name, None)
@@ -264,19 +275,19 @@ def _from_response(response: object) -> ErrorInfo | None:
     recorded = _record_error(response)
     if recorded is not None:
         return recorded
-    status = cast("int", _attribute(response, "status_code"))
+    status = cast("int", read_attribute(response, "status_code"))
     if status < 400:
-        content = _attribute(response, "content")
+        content = read_attribute(response, "content")
         error = read_json_error(load_json(content)) if isinstance(content, bytes) else None
         if error is None:
             return None
     else:
-        headers = cast("Mapping[str, str]", _attribute(response, "headers") or {})
-        content = _attribute(response, "content")
+        headers = cast("Mapping[str, str]", read_attribute(response, "headers") or {})
+        content = read_attribute(response, "content")
         body = content if isinstance(content, bytes) else b""
         error = normalize_error_body(status, headers.get("content-type", ""), body).error
-    code = status_for(None) if error.code is None else error.code
-    headers = cast("Mapping[str, str]", _attribute(response, "headers") or {})
+    code = code_of(error)
+    headers = cast("Mapping[str, str]", read_attribute(response, "headers") or {})
     return ErrorInfo(
         code=code,
         message=error.message,
@@ -290,7 +301,7 @@ def _from_response(response: object) -> ErrorInfo | None:
 
 def _dumped(source: object) -> object:
     """A model of the SDK as plain data; anything else as it is."""
-    dump = _attribute(source, "model_dump")
+    dump = read_attribute(source, "model_dump")
     try:
         return dump() if callable(dump) else source
     except Exception:  # noqa: BLE001 -- whatever has a method of that name
@@ -300,7 +311,7 @@ def _dumped(source: object) -> object:
 def _from_exception(exc: BaseException) -> ErrorInfo | None:
     # A framework's exception may carry a response or a body of its own making. What the transport
     # recorded of the exception beneath it says more, and then what a response says.
-    chain = _chain(exc)
+    chain = exception_chain(exc)
     for read in (_recorded, _from_wire, _from_body):
         for one in chain:
             info = read(one)
@@ -309,7 +320,7 @@ def _from_exception(exc: BaseException) -> ErrorInfo | None:
     return None
 
 
-def _chain(exc: BaseException) -> list[BaseException]:
+def exception_chain(exc: BaseException) -> list[BaseException]:
     """An exception, and what a traceback shows above it: causes, and what was being handled."""
     chain: list[BaseException] = []
     next_one: BaseException | None = exc
@@ -323,24 +334,26 @@ def _chain(exc: BaseException) -> list[BaseException]:
 
 
 def _recorded(exc: BaseException) -> ErrorInfo | None:
-    own = _attribute(exc, "info")
+    own = read_attribute(exc, "info")
     if isinstance(own, ErrorInfo):
         return own
-    return _record_error(_attribute(exc, "response")) or _record_error(_attribute(exc, "request"))
+    return _record_error(read_attribute(exc, "response")) or _record_error(
+        read_attribute(exc, "request")
+    )
 
 
 def _from_wire(exc: BaseException) -> ErrorInfo | None:
-    response = _attribute(exc, "response")
-    if isinstance(_attribute(response, "status_code"), int):
+    response = read_attribute(exc, "response")
+    if isinstance(read_attribute(response, "status_code"), int):
         return _from_response(response)
     return connection_error(exc) if "TransportError" in _families_bases(exc) else None
 
 
 def _from_body(exc: BaseException) -> ErrorInfo | None:
-    body = as_mapping(_attribute(exc, "body"))
+    body = as_mapping(read_attribute(exc, "body"))
     # Without a status it is what the SDK found in a stream; either way the error object itself.
     info = None if body is None else error_info({"error": body})
-    status = _attribute(exc, "status_code")
+    status = read_attribute(exc, "status_code")
     if info is None or not isinstance(status, int):
         return info
     retryable = is_transient(info.code, status)

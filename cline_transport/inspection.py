@@ -18,6 +18,7 @@ from cline_transport.wire import (
     as_list,
     as_mapping,
     clip,
+    code_of,
     dump_json,
     load_json,
     read_chunk_error,
@@ -372,7 +373,7 @@ def _rewrite(raw: bytes, payload: object, error: WireError) -> bytes:
     first = (as_mapping(entries[0]) if entries else None) or {}
     documented: dict[str, Any] = {
         **(as_mapping(first.get("error")) or as_mapping(top.get("error")) or {}),
-        "code": "server_error" if error.code is None else error.code,
+        "code": code_of(error),
         "message": error.message,
     }
     wanted = {"delta": {}, "finish_reason": "error", "error": documented}

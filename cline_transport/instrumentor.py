@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.instrumentation import instrumentor
 from wrapt import register_post_import_hook
 
-from cline_transport._protocols import FAMILIES
+from cline_transport._protocols import DEFAULT_PORTS, FAMILIES
 from cline_transport._settings_errors import SettingsError
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class _Patches:
 
 
 def _port(url: Any) -> int | None:
-    return {"http": 80, "https": 443}.get(url.scheme)
+    return DEFAULT_PORTS.get(url.scheme)
 
 
 class _Hosts:

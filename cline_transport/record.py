@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cline_transport.errors import ErrorInfo
+from cline_transport.errors import ErrorInfo, exception_chain, find_record, read_attribute
 
-__all__ = ["Attempt", "CallRecord", "Usage", "forget_answer", "read_later"]
+__all__ = ["Attempt", "CallRecord", "Usage", "call_record", "forget_answer", "read_later"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,9 @@ class Usage:
     cached_tokens: int | None = None
     cost: float | None = None
 
+
+_OWNERS: Final = (None, "response", "http_response", "request")
+"""What has the record in its extensions: the thing itself, or what it refers to."""
 
 _ANSWER: Final = frozenset({"response_model", "response_id", "finish_reason", "usage"})
 
@@ -138,6 +141,33 @@ def read_later(record: CallRecord, read: Callable[[CallRecord], None]) -> None:
     """An answer came; `read` is called when somebody asks what it says, if anybody does."""
     del record.response_model, record.response_id, record.finish_reason, record.usage
     record._keep(read)  # noqa: SLF001 - this module's own
+
+
+def call_record(source: object) -> CallRecord | None:
+    """The record of a call, whatever came of it.
+
+    Args:
+        source: An httpx or httpx2 response or exception, an exception of the `openai` SDK or of a
+            framework on top of it, or a stream or raw response of the SDK.
+
+    Returns:
+        The `CallRecord`, or `None` where no transport of ours made the call.
+
+    Example:
+        ```python
+        try:
+            client.chat.completions.create(model=model, messages=messages)
+        except openai.APIError as exc:
+            waited = sum(attempt.wait for attempt in call_record(exc).attempts)
+        ```
+    """
+    chain = exception_chain(source) if isinstance(source, BaseException) else [source]
+    for one in chain:
+        for name in _OWNERS:
+            record = find_record(one if name is None else read_attribute(one, name))
+            if isinstance(record, CallRecord):
+                return record
+    return None
 
 
 def _set_if_missing(record: CallRecord, name: str, value: object) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "ServerAdvice",
     "StopReason",
     "read_server_advice",
+    "rule_code",
 ]
 
 
@@ -101,7 +102,8 @@ class RetryPolicy:
         max_retry_after: Seconds; a longer `Retry-After` is not waited for, the error is delivered.
         deadline: Seconds for the whole call: no attempt starts, and no wait runs, past it.
         jitter: The share of a wait that is added at random; waits are never shortened.
-        throttle: Stop retrying while more than half of the recent attempts failed (gRPC A6).
+        throttle: Stop retrying while half of 100 tokens are gone; a failure takes one, a success
+            returns a tenth (gRPC A6). In the long run: where over one attempt in eleven fails.
 
     Raises:
         ValueError: A value is out of its range.
@@ -177,7 +179,8 @@ class RetryPolicy:
             `RetryDecision` with the seconds to wait, or `GiveUp` with the reason.
         """
         rule = self.rule_for(code, status_code)
-        if rule is None and status_code == 402 and advice.retry_after is not None:
+        ends = advice.retry_after is not None and code not in NEVER_RETRIED
+        if rule is None and status_code == 402 and ends:
             # Out of credits, with a time at which that ends: the server's own word for "wait".
             rule = self.rules.get(429)
         if rule is None and advice.should_retry:
@@ -213,10 +216,20 @@ def _items(rules: object) -> Iterable[tuple[Code, object]]:
     return cast("Mapping[Code, object]", rules).items()
 
 
+def rule_code(code: object) -> Code:
+    """A rule's key, as a policy has it: `"429"` in a file, and `429`, are one.
+
+    Examples:
+        >>> rule_code("429"), rule_code("rate_limit_exceeded")
+        (429, 'rate_limit_exceeded')
+    """
+    text = str(code).strip()
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
 def _rule_key(code: object) -> Code:
     if isinstance(code, str) and code.strip():
-        text = code.strip()
-        return int(text) if text.isascii() and text.isdigit() else text
+        return rule_code(code)
     if isinstance(code, int) and not isinstance(code, bool):
         return code
     raise ValueError(

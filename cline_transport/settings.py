@@ -50,8 +50,7 @@ from cline_transport._settings_errors import (
 )
 from cline_transport.inspection import OnError
 from cline_transport.limits import LimitSettings
-from cline_transport.retry import DEFAULT_RULES, RetryPolicy, RetryRule
-from cline_transport.wire import Code
+from cline_transport.retry import DEFAULT_RULES, RetryPolicy, RetryRule, rule_code
 
 _toml: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
@@ -61,7 +60,6 @@ __all__ = [
     "StreamSettings",
     "TelemetrySettings",
     "known_names",
-    "rule_code",
 ]
 
 StreamRetry = Literal["before_content", "buffered", "never"]
@@ -418,17 +416,6 @@ def _host(value: object) -> str:
             f"'localhost:8080' (got {value!r})"
         )
     return name
-
-
-def rule_code(code: object) -> Code:
-    """A rule's key, as a policy has it: `"429"` in a file, and `429`, are one.
-
-    Examples:
-        >>> rule_code("429"), rule_code("rate_limit_exceeded")
-        (429, 'rate_limit_exceeded')
-    """
-    text = str(code).strip()
-    return int(text) if text.isascii() and text.isdigit() else text
 
 
 def _extend_rule(known: object, rule: object) -> object:

@@ -370,6 +370,7 @@ class CallTelemetry:
             counted.on_chat(
                 record, attributes, failed, where, duration=ending.duration, recorded=recorded
             )
+        counted.on_cost(record.usage.cost, attributes, where)
 
     @_harmless
     def _tell_exception(

@@ -30,6 +30,7 @@ __all__ = [
     "as_text",
     "clean",
     "clip",
+    "code_of",
     "describe",
     "dump_json",
     "error_body",
@@ -105,6 +106,11 @@ class WireError(NamedTuple):
     code: Code | None
     message: str
     metadata: Mapping[str, Any] = {}
+
+
+def code_of(error: WireError) -> Code:
+    """Its code; the one of a failure that says nothing of itself where it gave none."""
+    return "server_error" if error.code is None else error.code
 
 
 def clean(text: str) -> str:

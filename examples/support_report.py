@@ -25,8 +25,7 @@ from pathlib import Path
 
 import openai
 
-from cline_transport import Attempt, CallRecord, __version__, error_info
-from cline_transport.errors import REQUEST_RECORD
+from cline_transport import Attempt, __version__, call_record, error_info
 from cline_transport.openai import http_client
 
 
@@ -56,9 +55,7 @@ def support_report(exc: Exception, host: str) -> str | None:
     if info is None:
         return None
     lines = [info.report(), "", "Attempts, the last one at the bottom:"]
-    # In the request, because a connection that fails has no response.
-    request = getattr(exc, "request", None)
-    record: CallRecord | None = request.extensions.get(REQUEST_RECORD) if request else None
+    record = call_record(exc)
     lines += [describe(attempt) for attempt in record.attempts] if record else []
     lines += [
         "",

@@ -89,8 +89,7 @@ def run_live(
         The exit status: 0 if the call succeeded, else 1.
 
     Raises:
-        ValueError: A setting in `CLINE_TRANSPORT_*` is wrong.
-        FileNotFoundError: `CLINE_TRANSPORT_CONFIG` names no file.
+        SettingsError: A setting in `CLINE_TRANSPORT_*`, or the file, is wrong.
     """
     recorder = Recorder()
     stage = Stage(console, secrets=(options.api_key,))

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 
-# Loaded here, so that the first attempt of the first call does not show the time it takes.
-import opentelemetry.instrumentation.httpx
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -15,8 +14,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 __all__ = ["Recorder", "own_provider"]
 
-INSTRUMENTATION = opentelemetry.instrumentation.httpx.__name__
-"""The tracer of the attempts' HTTP spans."""
+# Loaded here, so that the first attempt of the first call does not show the time it takes.
+import_module("opentelemetry.instrumentation.httpx")
 
 
 def own_provider(processor: SpanProcessor) -> TracerProvider:

@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
+from cline_transport._checks import HIDDEN
 from cline_transport._demo.bars import draw, glyphs_for
 from cline_transport._demo.calls import Outcome
 from cline_transport._demo.waterfall import Waterfall
@@ -129,7 +130,7 @@ class Stage:
     def _safe(self, text: str) -> str:
         """Foreign text without secrets, control characters, and what the output cannot encode."""
         for secret in self._secrets:
-            text = text.replace(secret, "[redacted]")
+            text = text.replace(secret, HIDDEN)
         text = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
         return text.encode(self._encoding, "replace").decode(self._encoding)
 

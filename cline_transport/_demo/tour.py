@@ -20,6 +20,7 @@ from cline_transport._demo.stage import Stage
 from cline_transport._demo.waiting import Countdown
 from cline_transport._demo.waterfall import Waterfall, duration_text, read_waterfall
 from cline_transport.errors import ErrorInfo, error_info
+from cline_transport.limits import LimitSettings
 from cline_transport.openai import async_http_client, http_client
 from cline_transport.retry import RetryPolicy
 from cline_transport.settings import ErrorSettings, Settings, StreamSettings, TelemetrySettings
@@ -54,6 +55,7 @@ def documented_settings() -> Settings:
         retry=RetryPolicy(),
         errors=ErrorSettings(),
         stream=StreamSettings(),
+        limits=LimitSettings(),
         telemetry=TelemetrySettings(),
     )
 

@@ -35,7 +35,7 @@ class AnswerOptions(TypedDict, total=False):
     usage: bool | Mapping[str, object]
     """Whether the last chunk has `usage`; a mapping is sent as it is. Default true."""
     cost: float | None
-    """`usage.cost` in US dollars, default 0.00042; `None` leaves it out."""
+    """`usage.cost` in credits, default 0.00042; `None` leaves it out."""
     reasoning: str | None
     """Reasoning, in one chunk of its own before the content. Default none."""
     comments: int

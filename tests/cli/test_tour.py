@@ -205,6 +205,8 @@ def test_a_call_that_never_reached_the_wire_is_a_problem() -> None:
 def test_the_tour_ignores_the_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLINE_TRANSPORT_ENABLED", "false")
     monkeypatch.setenv("CLINE_TRANSPORT_RETRY__ENABLED", "false")
+    monkeypatch.setenv("CLINE_TRANSPORT_LIMITS__REQUESTS_PER_MINUTE", "1")
+    monkeypatch.setenv("CLINE_TRANSPORT_LIMITS__BURST", "1")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY")

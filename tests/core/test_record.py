@@ -10,9 +10,11 @@ import threading
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 
-from cline_transport import CallRecord
+from cline_transport import CallRecord, call_record
+from cline_transport.errors import EXTENSION, REQUEST_RECORD
 from cline_transport.inspection import may_hold_error, read_answer
 from cline_transport.record import Usage, forget_answer, read_later
 from cline_transport.wire import load_json, read_json_error
@@ -126,3 +128,42 @@ def test_a_name_that_is_none_is_an_error(unread: CallRecord) -> None:
 def test_whatever_way_an_error_is_written_the_body_is_read_for_it(body: bytes) -> None:
     assert read_json_error(load_json(body)) is not None
     assert may_hold_error(body)
+
+
+# --- where the record of a call is found ---
+
+REQUEST = httpx.Request("POST", "https://api.cline.bot/api/v1/chat/completions")
+
+
+def test_it_is_found_in_a_response_and_in_what_has_one() -> None:
+    record = CallRecord()
+    response = httpx.Response(429, request=REQUEST, extensions={EXTENSION: record})
+    assert call_record(response) is record
+    assert call_record(httpx.HTTPStatusError("m", request=REQUEST, response=response)) is record
+
+    class Stream:  # as the SDK's
+        def __init__(self) -> None:
+            self.response = response
+
+    class Raw:  # as the SDK's, whose `request` fails where there is none
+        http_response = response
+
+    assert call_record(Stream()) is record
+    assert call_record(Raw()) is record
+
+
+def test_it_is_found_in_the_request_of_a_call_that_got_no_response() -> None:
+    record = CallRecord()
+    request = httpx.Request("POST", REQUEST.url, extensions={REQUEST_RECORD: record})
+    failure = httpx.ConnectError("refused", request=request)
+    outer = RuntimeError("a framework's")
+    outer.__cause__ = failure
+    assert call_record(failure) is record
+    assert call_record(outer) is record
+
+
+@pytest.mark.parametrize(
+    "source", [None, {}, httpx.Response(200), httpx.ReadTimeout("slow"), ValueError("m")], ids=repr
+)
+def test_there_is_none_where_no_transport_of_ours_made_the_call(source: object) -> None:
+    assert call_record(source) is None

@@ -220,6 +220,17 @@ def test_x_should_retry_true_retries_what_the_table_does_not() -> None:
     assert decide(400, retries=3, advice=advice) == GiveUp("exhausted")
 
 
+def test_insufficient_quota_under_a_402_is_not_a_wait_for_credits() -> None:
+    advice = ServerAdvice(retry_after=3)
+    assert decide(402, advice=advice) == RetryDecision(3.0)
+    assert decide("insufficient_quota", 402, advice=advice) == GiveUp("not_retryable")
+
+
+def test_x_should_retry_true_is_obeyed_whatever_the_code() -> None:
+    advice = ServerAdvice(should_retry=True)
+    assert decide("context_length_exceeded", 400, advice=advice) == RetryDecision(1.0)
+
+
 def test_x_should_retry_true_does_not_lift_the_tables_limit() -> None:
     assert decide(500, retries=1, advice=ServerAdvice(should_retry=True)) == GiveUp("exhausted")
 

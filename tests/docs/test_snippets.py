@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import environment_variables
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk import environment_variables
+from opentelemetry.sdk import environment_variables as sdk_variables
 from opentelemetry.util.re import parse_env_headers
 
 from cline_transport import Settings, _names
@@ -115,6 +116,9 @@ def test_a_toml_snippet_is_a_valid_configuration(
     assert Settings() != Settings.model_construct()
 
 
+OTEL_NAMES = {*dir(environment_variables), *dir(sdk_variables)}
+"""The variables that OpenTelemetry reads."""
+
 COMMANDS = ("opentelemetry-instrument", "pip", "prometheus", "promtool", "pytest", "uv")
 """What a page may tell to run beside ours: it is there, or a README's first line brings it."""
 
@@ -125,8 +129,9 @@ def test_a_command_is_one_that_exists(
 ) -> None:
     for line in snippet.code.replace("\\\n", "").splitlines():
         words = shlex.split(line.rpartition("&&")[2])
-        if words[0] == "export":  # tests/docs/test_configuration.py sets them
-            assert snippet.page.name == "configuration.md"
+        if words[0] == "export":
+            for name in (word.partition("=")[0] for word in words[1:]):
+                assert name in OTEL_NAMES or name.startswith(("CLINE_TRANSPORT_", "LLM_"))
             continue
         words = list(itertools.dropwhile(lambda word: re.match(r"[A-Z_]+=", word), words))
         if "-m" in words:
@@ -177,9 +182,8 @@ def test_an_environment_is_one_that_is_read(
 ) -> None:
     lines = [line for line in snippet.code.splitlines() if not line.startswith("#")]
     given = dict(line.split("=", 1) for line in lines)
-    known = vars(environment_variables).values()
     for name, value in given.items():
-        assert name in known or name.startswith("CLINE_TRANSPORT_")
+        assert name in OTEL_NAMES or name.startswith("CLINE_TRANSPORT_")
         monkeypatch.setenv(name, value)
     for name, value in given.items():
         if name.endswith("_HEADERS"):  # what is no header, the exporter leaves out
@@ -210,6 +214,15 @@ def test_the_page_of_examples_shows_each_as_the_list_describes_it() -> None:
     )
     assert rows
     assert blocks == [(n, re.sub(r"\[(.+?)\]\(.+?\)", r"\1", said), n) for n, said in rows]
+
+
+def test_the_rules_of_the_readme_are_those_of_the_guide() -> None:
+    rows = [
+        re.findall(r"^\| failure \| retries \|.*\n(?:\|.*\n)+", page.read_text(), re.MULTILINE)
+        for page in (ROOT / "README.md", ROOT / "docs" / "retries.md")
+    ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 1
 
 
 def test_no_block_is_left_out() -> None:

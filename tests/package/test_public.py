@@ -31,6 +31,7 @@ NAMES = {
     "TelemetrySettings",
     "__version__",
     "attach",
+    "call_record",
     "detach",
     "error_info",
     "override",

@@ -48,16 +48,16 @@ def test_without_a_transport_it_has_a_plain_one(rig: Rig, api: Simulator, url: s
 
 
 def test_a_transport_of_the_other_colour_is_refused(rig: Rig) -> None:
-    ours, other = ("ClineTransport", "AsyncHTTPTransport")
+    ours, other, colour = ("ClineTransport", "AsyncHTTPTransport", "asynchronous")
     use, base = ("AsyncClineTransport", "BaseTransport")
     if not rig.is_sync:
-        ours, other = ("AsyncClineTransport", "HTTPTransport")
+        ours, other, colour = ("AsyncClineTransport", "HTTPTransport", "synchronous")
         use, base = ("ClineTransport", "AsyncBaseTransport")
     with pytest.raises(TypeError) as caught:
         getattr(rig.ours, ours)(getattr(rig.library, other)())
     assert str(caught.value) == (
         f"transport must be an instance of {rig.library.__name__}.{base} "
-        f"(got {rig.library.__name__}.{other}; it is of the other colour: use {use})"
+        f"(got {rig.library.__name__}.{other}; it is {colour}: use {use})"
     )
 
 

@@ -269,7 +269,10 @@ def test_the_genai_part_can_be_left_to_somebody_else(rig: Rig, api: Simulator, u
     api.enqueue(Reply.error(503), Reply.stream("Hi"))
     traced(rig, Settings(telemetry=TelemetrySettings(genai=False))).post(url, json=CHAT)
     server = {"server.address": "127.0.0.1", "server.port": api.port}
-    assert ours(rig) == {RETRIES: [({**server, "error.type": "503"}, 1)]}
+    assert ours(rig) == {
+        RETRIES: [({**server, "error.type": "503"}, 1)],
+        COST: [(server, 0.00042)],
+    }
     [call], attempts = rig.finished()
     assert (call.name, call.kind.name, len(attempts)) == ("POST", "INTERNAL", 2)
     assert not any(name.startswith("gen_ai.") for name in call.attributes or {})
