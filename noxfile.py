@@ -95,6 +95,8 @@ def lowest(session: nox.Session) -> None:
         "tests/transport/test_retries.py",
         "tests/transport/test_streams.py",
         "tests/transport/test_spans.py",
+        "tests/transport/test_trace_context.py",
+        "tests/transport/test_others_instrumentation.py",
         "tests/transport/test_metrics.py",
         "tests/transport/test_log_events.py",
     )

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cline_transport._limiter import LINES
+from tests.limits.redis_server import COMMAND, RedisServer
 
 # No test depends on wall time. HYPOTHESIS_EXAMPLES raises the count for a longer run.
 settings.register_profile(
@@ -58,6 +59,15 @@ def no_lines() -> Generator[None, None, None]:
     for sharing in LINES._sharing.values():
         sharing.stop()
     LINES.reset()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Generator[RedisServer, None, None]:
+    """A Redis to be stopped and paused."""
+    if COMMAND is None:
+        pytest.skip("redis-server is not installed")
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 @contextmanager

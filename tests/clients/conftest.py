@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,22 +15,20 @@ from cline_transport.simulator import Simulator
 from .support import (
     COLOURS,
     Colour,
+    Connect,
     Mode,
     Sdk,
     Traces,
-    assert_nothing_is_checked_out,
+    leaving_nothing_behind,
     make_client,
     start_colour,
 )
 
-Connect = Callable[..., Sdk]
-
 
 @pytest.fixture(params=COLOURS)
 def colour(request: pytest.FixtureRequest) -> Iterator[Colour]:
-    name: str = request.param
-    with start_colour(name) as portal:
-        yield Colour(name, portal)
+    with start_colour(request.param) as started:
+        yield started
 
 
 @pytest.fixture(params=["json", "stream"])
@@ -50,8 +47,6 @@ def connect(
     colour: Colour, cline_api: Simulator, traces: Traces, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Connect]:
     """Makes clients, and after the test looks for what they left behind."""
-    caplog.set_level(logging.DEBUG, logger="cline_transport")
-    made: list[Sdk] = []
 
     def make(
         *,
@@ -70,13 +65,8 @@ def connect(
         made.append(Sdk(colour, client, traces))
         return made[-1]
 
-    yield make
-    for sdk in made:
-        assert_nothing_is_checked_out(sdk.http)
-        sdk.close()
-    assert traces.ledger.started == traces.ledger.ended
-    swallowed = [one.getMessage() for one in caplog.records if one.levelno == logging.DEBUG]
-    assert swallowed == [], "telemetry failed, and the call went on"
+    with leaving_nothing_behind(traces, caplog) as made:
+        yield make
 
 
 @pytest.fixture

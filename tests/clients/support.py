@@ -6,10 +6,11 @@ Whichever SDK is installed is used: openai 3 on httpx2, openai 2 and 1 on httpx.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Final, Literal, TypeVar
@@ -73,8 +74,11 @@ class Colour:
         return self.portal.call(function, *args)
 
 
-def start_colour(name: str) -> AbstractContextManager[BlockingPortal | None]:
-    return nullcontext() if name == "sync" else start_blocking_portal(name)
+@contextmanager
+def start_colour(name: str) -> Generator[Colour, None, None]:
+    """A colour whose event loop runs meanwhile."""
+    with nullcontext() if name == "sync" else start_blocking_portal(name) as portal:
+        yield Colour(name, portal)
 
 
 class Waits(list[float]):
@@ -335,6 +339,10 @@ class Sdk:
         client._calculate_retry_timeout = at_once
 
 
+Connect = Callable[..., Sdk]
+"""Makes clients, and after the test looks for what they left behind."""
+
+
 def make_client(
     colour: Colour, api: Simulator, http: Any = None, **options: Any
 ) -> openai.OpenAI | openai.AsyncOpenAI:
@@ -343,6 +351,25 @@ def make_client(
     given = {"base_url": api.base_url, "api_key": api.api_key, "timeout": PATIENCE, **options}
     client: openai.OpenAI | openai.AsyncOpenAI = kind(http_client=http, **given)
     return client
+
+
+@contextmanager
+def leaving_nothing_behind(
+    traces: Traces, caplog: pytest.LogCaptureFixture
+) -> Generator[list[Sdk], None, None]:
+    """The clients that are put into the list meanwhile are looked at, and closed.
+
+    No connection is checked out, each span has ended, and telemetry swallowed no failure.
+    """
+    caplog.set_level(logging.DEBUG, logger="cline_transport")
+    made: list[Sdk] = []
+    yield made
+    for sdk in made:
+        assert_nothing_is_checked_out(sdk.http)
+        sdk.close()
+    assert traces.ledger.started == traces.ledger.ended
+    swallowed = [one.getMessage() for one in caplog.records if one.levelno == logging.DEBUG]
+    assert swallowed == [], "telemetry failed, and the call went on"
 
 
 def assert_nothing_is_checked_out(http: Any) -> None:

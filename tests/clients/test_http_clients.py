@@ -14,9 +14,18 @@ from cline_transport import attach
 from cline_transport.openai import async_http_client, http_client
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import Connect
 from .proxy import Proxy, running_proxy
-from .support import LIBRARY, OURS, Colour, Mode, Sdk, our_transports, pools, sdk_leaves_generators
+from .support import (
+    LIBRARY,
+    OURS,
+    Colour,
+    Connect,
+    Mode,
+    Sdk,
+    our_transports,
+    pools,
+    sdk_leaves_generators,
+)
 
 pytestmark = sdk_leaves_generators
 

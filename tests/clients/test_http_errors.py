@@ -11,8 +11,7 @@ import pytest
 from cline_transport import ErrorInfo, RetryPolicy, Settings, error_info
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import Connect
-from .support import MODEL, Answer, Mode, Sdk, assert_waits, sdk_leaves_generators
+from .support import MODEL, Answer, Connect, Mode, Sdk, assert_waits, sdk_leaves_generators
 
 pytestmark = sdk_leaves_generators
 

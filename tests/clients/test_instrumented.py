@@ -14,8 +14,7 @@ from opentelemetry.instrumentation import httpx as instrumentation
 
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import Connect
-from .support import FAMILY, LIBRARY, Colour, Mode, Sdk, Traces, sdk_leaves_generators
+from .support import FAMILY, LIBRARY, Colour, Connect, Mode, Sdk, Traces, sdk_leaves_generators
 
 pytestmark = sdk_leaves_generators
 

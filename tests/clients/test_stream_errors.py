@@ -12,13 +12,13 @@ from openai import _streaming
 from cline_transport import ErrorInfo, Settings, StreamSettings, error_info
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import Connect
 from .support import (
     MODEL,
     OURS,
     PROMPT,
     Answer,
     Colour,
+    Connect,
     Sdk,
     make_client,
     sdk_leaves_generators,

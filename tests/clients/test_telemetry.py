@@ -15,8 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import Connect
-from .support import MODEL, PROMPT, Mode, Sdk, Traces, ask_async, sdk_leaves_generators
+from .support import MODEL, PROMPT, Connect, Mode, Sdk, Traces, ask_async, sdk_leaves_generators
 
 pytestmark = sdk_leaves_generators
 

@@ -1,1 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Decisions, without I/O."""
+
+import pytest
+
+# What its assertions compare is told when they fail, as in a test module.
+pytest.register_assert_rewrite("tests.core.wrong_settings")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +16,13 @@ import pytest
 import cline_transport.httpx
 from cline_transport import RetryRule, Settings, SettingsError, attach, openai
 
+from .wrong_settings import HOSTS, KEY, message, unreadable
+
 PREFIX = "CLINE_TRANSPORT_"
-KEY = "sk-abcdefghijklmnopqrstuvwx"
 ROOT = "enabled, errors, hosts, limits, retry, stream, telemetry"
 RETRY = "deadline, enabled, jitter, max_retry_after, rules, throttle"
 RULE = "initial, max_retries, max_wait, multiplier"
 VARIABLES = ", ".join(PREFIX + name.upper() for name in [*ROOT.split(", "), "config"])
-HOSTS = "must be host names, such as 'api.cline.bot', '*.example.com' or 'localhost:8080'"
 CONCURRENCY = "limits.max_concurrency must be a whole number >= 1 or 'adaptive'"
 STORAGE = (
     "limits.storage must be a URL that begins with one of redis://, rediss://, redis+unix://, "
@@ -34,14 +33,6 @@ BUFFERED = (
     "stream.retry must be 'before_content' or 'never' where on_error is 'observe', which holds "
     "nothing (got 'buffered', from "
 )
-
-
-def message(make: Callable[..., object] = Settings, **arguments: Any) -> str:
-    with pytest.raises(SettingsError) as caught:
-        make(**arguments)
-    assert caught.value.__cause__ is None
-    assert str(caught.value) == "; ".join(map(str, caught.value.problems))
-    return str(caught.value)
 
 
 # The variable without its prefix, its value, and what is said before its source.
@@ -483,73 +474,6 @@ def test_all_that_is_wrong_is_told_at_once(
     ]
     for problem in caught.value.problems:
         assert str(problem) in str(caught.value)
-
-
-def unreadable(path: Path, rule: str) -> str:
-    return f"CLINE_TRANSPORT_CONFIG must name a {rule} (got {str(path)!r}, from the environment)"
-
-
-def test_a_missing_file_is_told_by_its_variable(settings_file: Path) -> None:
-    assert message() == unreadable(settings_file, "TOML file, and there is none of this name")
-
-
-def test_a_directory_is_no_file(settings_file: Path) -> None:
-    settings_file.mkdir()
-    assert message() == unreadable(settings_file, "TOML file that can be read: Is a directory")
-
-
-@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root may read all")
-def test_a_file_without_permission_is_told(settings_file: Path) -> None:
-    settings_file.write_text("enabled = false\n")
-    settings_file.chmod(0)
-    assert message() == unreadable(settings_file, "TOML file that can be read: Permission denied")
-
-
-def test_a_file_that_is_not_in_utf_8_is_told(settings_file: Path) -> None:
-    settings_file.write_bytes(b'hosts = ["\xe9"]\n')
-    assert message() == unreadable(settings_file, "TOML file that can be read: it is not in UTF-8")
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("enabled =\n", "line 1, column 10"),
-        ("\n\nenabled = no\n", "line 3, column 11"),
-        ("[retry\n", "line 1, column 7"),
-        (f"[retry]\n{KEY}\n", "line 2, column 28"),
-        ("enabled = true\nenabled = true\n", "line 2, column 15"),
-    ],
-)
-def test_a_file_that_is_no_toml_is_told_with_the_line(
-    settings_file: Path, text: str, line: str
-) -> None:
-    settings_file.write_text(text)
-    told = message()
-    assert told.startswith("CLINE_TRANSPORT_CONFIG must name a file in TOML: ")
-    assert told.endswith(f"(at {line}) (got {str(settings_file)!r}, from the environment)")
-    assert KEY not in told
-
-
-def test_a_key_instead_of_a_path_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLINE_TRANSPORT_CONFIG", KEY)
-    assert message() == (
-        "CLINE_TRANSPORT_CONFIG must name a TOML file, and there is none of this name "
-        "(got [redacted], from the environment)"
-    )
-
-
-def test_a_file_that_cannot_be_read_does_not_hide_what_else_is_wrong(
-    settings_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CLINE_TRANSPORT_ENABLED", "perhaps")
-    assert message(hosts="*") == "; ".join(
-        [
-            unreadable(settings_file, "TOML file, and there is none of this name"),
-            "enabled must be true or false "
-            "(got 'perhaps', from the environment variable CLINE_TRANSPORT_ENABLED)",
-            f"hosts {HOSTS} (got '*', from an argument)",
-        ]
-    )
 
 
 def test_the_error_can_be_asked_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

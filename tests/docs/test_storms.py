@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from cline_transport.retry import RetryPolicy
-from tests.pages import shown_in
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reliability.md").read_text(encoding="utf-8")
@@ -69,23 +68,6 @@ def test_a_simulation_is_the_same_each_time(script: dict[str, Any]) -> None:
         script["simulate"](THROTTLED, load=1.2, seconds=20.0, **SMALL) for _ in range(2)
     )
     assert first == again
-
-
-def test_the_pictures_are_current(script: dict[str, Any], tmp_path: Path) -> None:
-    script["write_pictures"](PAGE, tmp_path)
-    for name in ("storm-light.svg", "storm-dark.svg"):
-        assert (tmp_path / name).read_bytes() == (DOCS / "assets" / name).read_bytes()
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_picture_refers_to_nothing_outside_and_shows_the_table(
-    theme: str, script: dict[str, Any]
-) -> None:
-    shown = shown_in(DOCS / "assets" / f"storm-{theme}.svg")
-    rows = script["read_rows"](PAGE)
-    assert [row.name for row in rows] == list(script["POLICIES"])
-    for row in rows:
-        assert {row.name, row.attempts, row.goodput, row.recovery} <= shown
 
 
 def test_the_table_keeps_what_the_throttle_promises(script: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ TESTS = {
     "batch.py": "tests/examples/test_batch.py",
     "fan_out.py": "tests/examples/test_fan_out.py",
     "fastapi_service.py": "tests/examples/test_fastapi_service.py",
-    "fleet/fleet.py": "tests/fleet/test_example.py",
+    "fleet/fleet.py": "tests/examples/test_fleet.py",
     "observability/otlp.py": "tests/examples/test_otlp.py",
     "observability/phoenix.py": "tests/examples/test_phoenix.py",
     "observability/prometheus/app.py": "tests/examples/test_prometheus.py",

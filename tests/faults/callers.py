@@ -26,7 +26,7 @@ from tests.clients.support import (
     make_client,
     messages,
 )
-from tests.transport.conftest import FAMILIES, Client, FakeTime
+from tests.transport.rig import FAMILIES, Client, FakeTime
 
 from .failure import Failure, Mode
 

@@ -25,8 +25,7 @@ class Colours:
     def __getitem__(self, name: str) -> Colour:
         self._last = name
         if name not in self._started:
-            portal = self._stack.enter_context(start_colour(name))
-            self._started[name] = Colour(name, portal)
+            self._started[name] = self._stack.enter_context(start_colour(name))
         return self._started[name]
 
     def settle(self) -> None:

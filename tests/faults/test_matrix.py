@@ -9,7 +9,7 @@ import pytest
 
 from cline_transport.simulator import Reply, Simulator
 from tests.clients.support import sdk_leaves_generators
-from tests.transport.conftest import unread
+from tests.transport.rig import unread
 
 from .callers import CELLS, Cell
 from .conftest import Colours

@@ -11,7 +11,7 @@ from typing import Any
 
 from cline_transport.simulator import Gate, Reply, Simulator
 from tests.clients.support import Colour
-from tests.transport.conftest import Client
+from tests.transport.rig import Client
 
 from .failure import Trouble
 

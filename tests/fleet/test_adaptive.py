@@ -25,8 +25,8 @@ LOOKED_AT = 5.0
 CHANGES = [10, 20, 6] if FULL else [10]
 
 
-def test_a_fleet_finds_how_much_the_api_bears(redis: RedisServer) -> None:
-    follow(["a", "b", "c", "d"], tasks=12, limits={"storage": redis.url})
+def test_a_fleet_finds_how_much_the_api_bears(own_redis: RedisServer) -> None:
+    follow(["a", "b", "c", "d"], tasks=12, limits={"storage": own_redis.url})
 
 
 def test_a_process_finds_how_much_the_api_bears() -> None:

@@ -17,8 +17,10 @@ needs_time = pytest.mark.skipif(not FULL, reason="takes minutes: CLINE_TEST_FULL
 SECONDS = 30.0 if FULL else 10.0
 
 
-def test_a_fleet_that_shares_its_limits_uses_them_up_and_is_not_refused(redis: RedisServer) -> None:
-    figures = measure(strategies(redis.url)["shared limits"], SECONDS)
+def test_a_fleet_that_shares_its_limits_uses_them_up_and_is_not_refused(
+    own_redis: RedisServer,
+) -> None:
+    figures = measure(strategies(own_redis.url)["shared limits"], SECONDS)
     # Processes agree on what goes, not on how long the network takes to bring it.
     assert figures.refused < 0.01
     # The API accepts a burst besides, which makes up for what is under way at the end.
@@ -30,8 +32,8 @@ def test_a_fleet_that_shares_its_limits_uses_them_up_and_is_not_refused(redis: R
 
 
 @needs_time
-def test_what_some_do_not_need_the_others_get(redis: RedisServer) -> None:
-    figures = measure(strategies(redis.url)["shared limits"], SECONDS, busy=2)
+def test_what_some_do_not_need_the_others_get(own_redis: RedisServer) -> None:
+    figures = measure(strategies(own_redis.url)["shared limits"], SECONDS, busy=2)
     assert figures.refused < 0.01
     assert figures.throughput >= 0.95
     assert figures.failed == []

@@ -15,9 +15,9 @@ from tests.limits.redis_server import RedisServer
 from .harness import Api, Worker, let_pass, stop, workers
 
 
-def test_the_permits_of_a_killed_process_go_to_the_others(redis: RedisServer) -> None:
+def test_the_permits_of_a_killed_process_go_to_the_others(own_redis: RedisServer) -> None:
     lease = 1.0
-    limits = {"max_concurrency": 4, "lease": lease, "storage": redis.url}
+    limits = {"max_concurrency": 4, "lease": lease, "storage": own_redis.url}
     accepted: list[str] = []
 
     def answer(request: ReceivedRequest) -> Reply:
@@ -82,9 +82,11 @@ def tell(redis: RedisServer, command: bytes) -> None:
     ids=["restart", "freeze", "flush"],
 )
 def test_no_call_fails_or_waits_for_a_redis_in_trouble(
-    redis: RedisServer, trouble: Callable[[RedisServer, Callable[[str], None]], None], outages: int
+    own_redis: RedisServer,
+    trouble: Callable[[RedisServer, Callable[[str], None]], None],
+    outages: int,
 ) -> None:
-    limits = {"max_concurrency": 8, "storage": redis.url}
+    limits = {"max_concurrency": 8, "storage": own_redis.url}
     with (
         Simulator(respond=Api(0.05, 0.15)) as api,
         workers(api, ["a", "b"], tasks=3, limits=limits) as steady,
@@ -99,7 +101,7 @@ def test_no_call_fails_or_waits_for_a_redis_in_trouble(
         for worker in steady:
             worker.go()
         let_pass(api, 1)
-        trouble(redis, see)
+        trouble(own_redis, see)
         let_pass(api, 1)
         # Six calls at once are less than the limit, and than the two halves of it: what they waited
         # is what Redis cost them, which is 0.1 s by design; the rest is for a busy machine.

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -14,18 +13,20 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
 from cline_transport.openai import async_http_client, http_client
 from cline_transport.simulator import Simulator
-from tests.clients.conftest import Connect
+from tests.clients.conftest import mode
 from tests.clients.support import (
     FAMILY,
     Colour,
-    Mode,
+    Connect,
     Sdk,
-    assert_nothing_is_checked_out,
+    leaving_nothing_behind,
     make_client,
     start_colour,
 )
 
 from .support import Instrumentation, Told, unwrap_the_sdk
+
+__all__ = ["mode"]  # a fixture of theirs
 
 
 @pytest.fixture(autouse=True)
@@ -38,15 +39,8 @@ def their_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["sync", "asyncio"])
 def colour(request: pytest.FixtureRequest) -> Iterator[Colour]:
-    name: str = request.param
-    with start_colour(name) as portal:
-        yield Colour(name, portal)
-
-
-@pytest.fixture(params=["json", "stream"])
-def mode(request: pytest.FixtureRequest) -> Mode:
-    asked: Mode = request.param
-    return asked
+    with start_colour(request.param) as started:
+        yield started
 
 
 @pytest.fixture
@@ -77,8 +71,6 @@ def connect(
     colour: Colour, cline_api: Simulator, told: Told, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Connect]:
     """Makes clients, and after the test looks for what they left behind."""
-    caplog.set_level(logging.DEBUG, logger="cline_transport")
-    made: list[Sdk] = []
 
     def make(**options: Any) -> Sdk:
         kind = http_client if colour.is_sync else async_http_client
@@ -86,13 +78,8 @@ def connect(
         made.append(Sdk(colour, make_client(colour, cline_api, http, **options), told))
         return made[-1]
 
-    yield make
-    for sdk in made:
-        assert_nothing_is_checked_out(sdk.http)
-        sdk.close()
-    assert told.ledger.started == told.ledger.ended
-    swallowed = [one.getMessage() for one in caplog.records if one.levelno == logging.DEBUG]
-    assert swallowed == [], "telemetry failed, and the call went on"
+    with leaving_nothing_behind(told, caplog) as made:
+        yield make
 
 
 @pytest.fixture

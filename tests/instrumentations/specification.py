@@ -16,8 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import SpanKind, StatusCode
 
 from cline_transport.simulator import Reply, Simulator
-from tests.clients.conftest import Connect
-from tests.clients.support import MODEL, Mode, Sdk, messages
+from tests.clients.support import MODEL, Connect, Mode, Sdk, messages
 
 from .support import (
     DURATION,

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from cline_transport._protocols import RequestHead
 from cline_transport._stores.redis import RedisStore
 from cline_transport.limits import Answer, LimitState, Report, Rules
 
 from .redis_server import COMMAND, RedisServer
 
+HEAD = RequestHead("POST", "https", "api.cline.bot", None, "/", {"authorization": "Bearer k"})
 needs_redis = pytest.mark.skipif(COMMAND is None, reason="redis-server is not installed")
 
 
@@ -23,15 +24,6 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[RedisSer
     if COMMAND is None:
         pytest.skip("redis-server is not installed")
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Generator[RedisServer, None, None]:
-    """A Redis to be stopped and paused."""
-    if COMMAND is None:
-        pytest.skip("redis-server is not installed")
-    with RedisServer(tmp_path) as server:
         yield server
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from openai.types.chat import ChatCompletionUserMessageParam
 
+    from cline_transport.simulator import Simulator
+
 # Seconds; only a simulator that is broken takes so long.
 PATIENCE = 20.0
 MODEL = "cline/ok"
@@ -59,3 +61,13 @@ def read_until(sock: socket.socket, end: bytes) -> bytes:
         assert data, f"closed after {bytes(received)!r}"
         received += data
     return bytes(received)
+
+
+def idle(api: Simulator) -> None:
+    """Wait until no request is in progress."""
+    api.wait_for(lambda: api.counts.concurrent == 0)
+
+
+def busy(api: Simulator, n: int = 1) -> None:
+    """Wait until so many requests are in progress."""
+    api.wait_for(lambda: api.counts.concurrent == n)

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bodies that are encoded, cut after some bytes, or dripped."""
+"""Bodies that are encoded, cut after some bytes, dripped, or late."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import math
+import re
 import sys
 import zlib
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import backports.zstd
+import h2.events
 import httpx
 import httpx2
 import pytest
@@ -19,7 +23,7 @@ import zstandard
 from cline_transport.simulator import Gate, Reply
 from cline_transport.simulator._encoding import ZSTD_MODULES, encoder_for
 
-from .support import PATIENCE, ask, on_the_wire, read_all, read_until
+from .support import PATIENCE, ask, busy, on_the_wire, read_all, read_until
 
 if TYPE_CHECKING:
     import socket
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 
     from cline_transport.simulator import Simulator
     from cline_transport.simulator._encoding import Encoding
+
+    from .peer import Peer
 
     Dial = Callable[[bytes], socket.socket]
 
@@ -329,3 +335,43 @@ def test_each_drop_takes_a_permit(cline_api: Simulator, dial: Dial) -> None:
     sock.settimeout(PATIENCE)
     gate.release()
     assert (read_chunk(sock), read_chunk(sock)) == (b"cd", b"")
+
+
+# Time before the answer
+
+
+def test_a_delay_holds_up_nobody_else(
+    cline_api: Simulator, http: httpx.Client, dial: Dial, h2_dial: Callable[..., Peer]
+) -> None:
+    cline_api.enqueue(*[Reply.ok(delay=3600)] * 2, *[Reply.completion("Hi", delay=0.001)] * 2)
+    sock = dial(on_the_wire(ask()))
+    peer = h2_dial()
+    peer.ask()
+    busy(cline_api, 2)
+    answer = http.post("chat/completions", json=ask(False))
+    assert answer.json()["choices"][0]["message"]["content"] == "Hi"
+    peer.until(h2.events.ResponseReceived, peer.ask())
+    sock.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        sock.recv(1)
+    assert cline_api.counts.served == 4
+
+
+MAKERS: list[Callable[..., Reply]] = [
+    Reply.ok,
+    Reply.stream,
+    Reply.completion,
+    Reply.json_error_in_200,
+    partial(Reply.error, 500),
+    Reply.html,
+    Reply.raw,
+]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_has_a_body_can_take_its_time(make: Callable[..., Reply]) -> None:
+    assert make(delay=0.5).delay == 0.5
+    for delay in (-1, math.inf, math.nan):
+        message = f"delay must be a number of seconds >= 0 (got {delay})"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            make(delay=delay)

@@ -7,22 +7,18 @@ import math
 import re
 import socket
 import threading
-from functools import partial
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import h2.events
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cline_transport.simulator import ApiLimits, Gate, LimitCounts, ReceivedRequest, Reply
 from cline_transport.simulator._connection import LINGER_0
-from cline_transport.simulator._limits import SLACK, Limiter, TokenBucket
+from cline_transport.simulator._limits import SLACK, TokenBucket
 
 from .peer import Peer
-from .support import PATIENCE, ask, on_the_wire, read_all, read_until
+from .support import PATIENCE, ask, busy, idle, on_the_wire, read_all, read_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,16 +28,6 @@ if TYPE_CHECKING:
     Dial = Callable[[bytes], socket.socket]
 
 BIG = 1 << 25  # more than all buffers between the server and a client that does not read
-
-
-def idle(api: Simulator) -> None:
-    """Wait until no request is in progress."""
-    api.wait_for(lambda: api.counts.concurrent == 0)
-
-
-def busy(api: Simulator, n: int = 1) -> None:
-    """Wait until so many requests are in progress."""
-    api.wait_for(lambda: api.counts.concurrent == n)
 
 
 # The values
@@ -62,148 +48,6 @@ def busy(api: Simulator, n: int = 1) -> None:
 def test_a_limit_out_of_range_is_a_value_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         ApiLimits(**options)
-
-
-# The bucket, with a clock of our own
-
-rates = st.floats(0.001, 1000)
-bursts = st.integers(1, 20)
-# What comes at once, within a moment, and after a while.
-pauses = st.sampled_from([0.0, 1e-9]) | st.floats(0, 0.01) | st.floats(0, 100)
-
-
-@given(
-    start=st.floats(0, 1e6),
-    rules=st.lists(st.tuples(rates, bursts), min_size=1, max_size=3),
-    asked=st.lists(st.tuples(pauses, st.integers(0, 20)), max_size=60),
-)
-def test_no_window_has_more_than_the_burst_and_the_rate(
-    start: float, rules: list[tuple[float, int]], asked: list[tuple[float, int]]
-) -> None:
-    bucket = TokenBucket(*rules[0], start)
-    accepted: list[float] = []
-    times = list(accumulate((pause for pause, _ in asked), initial=start))[1:]
-    for now, (_, choice) in zip(times, asked, strict=True):
-        if 0 < choice < len(rules):
-            bucket.change(*rules[choice], now)
-        if not bucket.take(now):
-            accepted.append(now)
-    rate, burst = (max(values) for values in zip(*rules, strict=True))
-    for first, begin in enumerate(accepted):
-        for last, end in enumerate(accepted[first:], 1):
-            assert last <= burst + rate * (end - begin) + 1e-3
-
-
-@given(start=st.floats(0, 1e6), rate=rates, burst=bursts, times=st.lists(pauses, max_size=40))
-def test_who_waits_as_long_as_told_is_accepted(
-    start: float, rate: float, burst: int, times: list[float]
-) -> None:
-    bucket = TokenBucket(rate, burst, start)
-    now = start
-    for pause in times:
-        now += pause
-        wait = bucket.take(now)
-        if wait:
-            assert 0 < wait < 1.00001 / rate
-            now += wait
-            assert bucket.take(now) == 0
-
-
-def test_a_bucket_fills_up_to_its_burst_and_no_further() -> None:
-    bucket = TokenBucket(2, 3, 0)
-    assert [bucket.take(0) for _ in range(5)] == [0, 0, 0, 0.5, 0.5]
-    assert bucket.take(0.25) == 0.25
-    assert [bucket.take(1000) for _ in range(4)] == [0, 0, 0, 0.5]
-
-
-def test_another_rate_begins_with_what_the_old_one_left() -> None:
-    bucket = TokenBucket(1, 4, 0)
-    assert [bucket.take(0) for _ in range(4)] == [0] * 4
-    bucket.change(10, 4, 2)  # two seconds at the old rate
-    assert [bucket.take(2) for _ in range(3)] == [0, 0, 0.1]
-    bucket.change(0.5, 1, 100)  # full: four, of which the new burst has room for one
-    assert [bucket.take(100) for _ in range(2)] == [0, 2]
-    bucket.change(0.5, 9, 100)
-    assert bucket.take(100) == 2
-
-
-# The limiter, the same way
-
-
-def refused(reply: Reply | None) -> str:
-    """What the reply that refuses a request says, `""` for a request that is accepted."""
-    if reply is None:
-        return ""
-    assert reply.status == 429
-    assert isinstance(reply.body, bytes)
-    after = dict(reply.headers).get("retry-after")
-    said = re.search(rb'"message": "([^"]*)"', reply.body)
-    assert said is not None
-    return said[1].decode() + ("" if after is None else f" ({after})")
-
-
-def test_a_refused_request_counts_for_neither_limit() -> None:
-    limiter = Limiter(ApiLimits(requests_per_minute=6, burst=2, concurrent=1))
-    many = "Too many concurrent requests: 1"
-    often = "Rate limit exceeded: 6 requests per minute"
-    assert [refused(limiter.admit("a", 0)) for _ in range(3)] == ["", many, many]
-    limiter.finished("a")
-    assert refused(limiter.admit("a", 0)) == ""  # the second of the burst
-    limiter.finished("a")
-    assert [refused(limiter.admit("a", now)) for now in (0, 0.5, 9.25)] == [
-        f"{often} (10)",
-        f"{often} (10)",
-        f"{often} (1)",
-    ]
-    assert limiter.counts == LimitCounts(2, 3, 2, 0, 1)
-    assert refused(limiter.admit("a", 10)) == ""
-    assert refused(limiter.admit("a", 10)) == many  # over both
-    assert limiter.counts == LimitCounts(3, 3, 3, 1, 1)
-
-
-def test_who_has_to_wait_for_less_than_a_second_is_told_a_second() -> None:
-    limiter = Limiter(ApiLimits(requests_per_minute=6000.5))
-    # One second's worth.
-    assert [refused(limiter.admit("a", 0)) for _ in range(101)] == [
-        *[""] * 100,
-        "Rate limit exceeded: 6000.5 requests per minute (1)",
-    ]
-
-
-@given(seconds=st.integers(1, 10_000))
-def test_whole_seconds_are_not_rounded_up(seconds: int) -> None:
-    limiter = Limiter(ApiLimits(requests_per_minute=60 / seconds))
-    assert refused(limiter.admit("a", 0.1)) == ""
-    assert refused(limiter.admit("a", 0.1)).endswith(f" ({seconds})")
-    assert refused(limiter.admit("a", 0.1 + seconds)) == ""
-
-
-def test_each_key_has_its_own() -> None:
-    limiter = Limiter(ApiLimits(requests_per_minute=1, concurrent=1))
-    assert [bool(refused(limiter.admit(key, 0))) for key in "abab"] == [False, False, True, True]
-    assert limiter.counts == LimitCounts(2, 0, 2, 2, 2)
-    limiter.finished("a")
-    assert refused(limiter.admit("b", 0)).startswith("Too many")
-    assert refused(limiter.admit("a", 0)) == "Rate limit exceeded: 1 requests per minute (60)"
-
-
-def test_limits_can_change() -> None:
-    limiter = Limiter(None)
-    assert [refused(limiter.admit("a", 0)) for _ in range(3)] == [""] * 3
-    limiter.change(ApiLimits(concurrent=3), 0)
-    assert refused(limiter.admit("a", 0)) == "Too many concurrent requests: 3"
-    limiter.change(ApiLimits(concurrent=4, requests_per_minute=60, burst=1), 0)
-    assert refused(limiter.admit("a", 0)) == ""
-    for _ in range(4):
-        limiter.finished("a")
-    limiter.change(ApiLimits(requests_per_minute=1), 0.5)  # half a request is left of the old rate
-    assert refused(limiter.admit("a", 0.5)).endswith("(30)")
-    limiter.change(ApiLimits(concurrent=1), 1)
-    limiter.change(ApiLimits(requests_per_minute=1), 1)  # nothing is left of none
-    assert refused(limiter.admit("a", 1)) == ""
-    limiter.change(None, 1)
-    assert [refused(limiter.admit("a", 1)) for _ in range(9)] == [""] * 9
-    assert limiter.counts == LimitCounts(14, 1, 1, 10, 10)
 
 
 # Over the socket
@@ -459,43 +303,3 @@ def test_a_close_ends_the_other_streams_in_the_count_too(
         peer.ask()
     read_all(peer.sock)
     is_free(cline_api, http)
-
-
-# Time before the answer
-
-
-def test_a_delay_holds_up_nobody_else(
-    cline_api: Simulator, http: httpx.Client, dial: Dial, h2_dial: Callable[..., Peer]
-) -> None:
-    cline_api.enqueue(*[Reply.ok(delay=3600)] * 2, *[Reply.completion("Hi", delay=0.001)] * 2)
-    sock = dial(on_the_wire(ask()))
-    peer = h2_dial()
-    peer.ask()
-    busy(cline_api, 2)
-    answer = http.post("chat/completions", json=ask(False))
-    assert answer.json()["choices"][0]["message"]["content"] == "Hi"
-    peer.until(h2.events.ResponseReceived, peer.ask())
-    sock.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        sock.recv(1)
-    assert cline_api.counts.served == 4
-
-
-MAKERS: list[Callable[..., Reply]] = [
-    Reply.ok,
-    Reply.stream,
-    Reply.completion,
-    Reply.json_error_in_200,
-    partial(Reply.error, 500),
-    Reply.html,
-    Reply.raw,
-]
-
-
-@pytest.mark.parametrize("make", MAKERS)
-def test_what_has_a_body_can_take_its_time(make: Callable[..., Reply]) -> None:
-    assert make(delay=0.5).delay == 0.5
-    for delay in (-1, math.inf, math.nan):
-        message = f"delay must be a number of seconds >= 0 (got {delay})"
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            make(delay=delay)

@@ -11,7 +11,7 @@ from typing import Any
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
 from opentelemetry.sdk.trace import ReadableSpan
 
-from .conftest import Rig
+from .rig import Rig
 
 SCOPES = {
     "cline_transport": "ours",

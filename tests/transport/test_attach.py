@@ -12,7 +12,7 @@ from cline_transport import Settings, attach, detach
 from cline_transport.simulator import Reply, Simulator
 from tests.clients.proxy import running_proxy
 
-from .conftest import CHAT, Client, Rig
+from .rig import CHAT, Client, Rig
 
 QUICK = Settings(retry={"rules": {503: {"initial": 0}}, "jitter": 0})  # type: ignore[arg-type]
 

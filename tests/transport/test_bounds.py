@@ -26,7 +26,7 @@ from cline_transport import CallRecord, Settings, StreamSettings
 from cline_transport.inspection import StreamReader
 from cline_transport.sse import EventSplitter, Run
 
-from .conftest import CHAT, FAMILIES, FakeTime
+from .rig import CHAT, FAMILIES, FakeTime
 
 FULL: Final = os.environ.get("CLINE_TEST_FULL") == "1"
 KIB: Final = 1024

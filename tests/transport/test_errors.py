@@ -13,7 +13,7 @@ import pytest
 from cline_transport import ErrorSettings, RetryPolicy, Settings, error_info
 from cline_transport.simulator import Gate, Reply, Simulator
 
-from .conftest import CHAT, Rig, unread
+from .rig import CHAT, Rig, unread
 
 ONCE = Settings(retry=RetryPolicy(enabled=False))
 JSON = [("content-type", "application/json")]

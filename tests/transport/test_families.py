@@ -24,7 +24,7 @@ from cline_transport import (
 )
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import CHAT, FAMILIES, Rig
+from .rig import CHAT, FAMILIES, Rig
 
 PAGES = Path(cline_transport.__file__).parent
 

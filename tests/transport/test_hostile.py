@@ -21,8 +21,8 @@ import zstandard
 
 from cline_transport import ErrorSettings, RetryPolicy, Settings, StreamSettings, error_info
 
-from .conftest import CHAT, COLOURS, FAMILIES, Answer, Rig, unread
 from .hostile import HostileServer, Script, running
+from .rig import CHAT, COLOURS, FAMILIES, Answer, Rig, unread
 from .telling import log_lines_exported
 
 KIB: Final = 1024

@@ -9,8 +9,8 @@ import pytest
 
 from cline_transport.simulator import Gate, Reply, Simulator
 
-from .conftest import CHAT, Client, Rig, unread
-from .test_streams import contents
+from .events import contents
+from .rig import CHAT, Client, Rig, unread
 
 STREAM: Any = {**CHAT, "stream": True}
 

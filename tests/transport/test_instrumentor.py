@@ -18,7 +18,7 @@ from cline_transport.instrumentor import ClineTransportInstrumentor
 from cline_transport.simulator import Reply, Simulator
 from tests.clients.proxy import Proxy, running_proxy
 
-from .conftest import CHAT, Client, Rig
+from .rig import CHAT, Client, Rig
 from .telling import scope_of
 
 Instrument = Callable[..., None]

@@ -16,7 +16,7 @@ from cline_transport import _async, _sync
 from cline_transport._dropped import settle
 from cline_transport.simulator import Gate, Reply, Simulator
 
-from .conftest import CHAT, Rig, unread
+from .rig import CHAT, Rig, unread
 
 
 def pool(rig: Rig, inner: Any) -> list[Any]:

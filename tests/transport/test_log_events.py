@@ -14,7 +14,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from cline_transport import Settings, StreamSettings, TelemetrySettings
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import CHAT, Rig, unread
+from .rig import CHAT, Rig, unread
 from .telling import log_lines_exported, told_logs
 
 OPT_IN = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
@@ -184,3 +184,20 @@ def test_a_line_costs_nothing_where_its_level_is_off(
     with caplog.at_level(logging.ERROR, "cline_transport"):
         traced(rig).post(url, json=CHAT)
     assert caplog.records == []
+
+
+def test_a_retry_and_a_failure_are_a_line_each(
+    rig: Rig, api: Simulator, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.enqueue(Reply.error(500, request_id="req_1"), Reply.error(500, request_id="req_2"))
+    with caplog.at_level(logging.INFO, "cline_transport"):
+        rig.client().post(url, json=CHAT)
+    ours = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "cline_transport"]
+    assert ours == [
+        ("INFO", "retry 1 of POST 127.0.0.1 in 1.00 s: 500 (request ID req_1)"),
+        (
+            "WARNING",
+            "POST 127.0.0.1 failed after 2 attempt(s): 500: Server-side issue "
+            "(request ID req_2, immediate, not retried: exhausted)",
+        ),
+    ]

@@ -19,7 +19,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from cline_transport import RetryPolicy, Settings, StreamSettings, TelemetrySettings
 from cline_transport.simulator import Gate, Reply, Simulator
 
-from .conftest import CHAT, Rig, unread
+from .rig import CHAT, Rig, unread
 from .telling import metrics_of, scope_of, told_metrics
 
 DURATION = "gen_ai.client.operation.duration"

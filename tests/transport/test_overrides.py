@@ -24,7 +24,7 @@ from cline_transport._overrides import effective
 from cline_transport.retry import DEFAULT_RULES
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import CHAT, Rig
+from .rig import CHAT, Rig
 
 NO_RETRY: Any = {"cline_transport": {"retry": {"enabled": False}}}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,8 @@ from opentelemetry.instrumentation import httpx as instrumentation
 from cline_transport import RetryPolicy, Settings, StreamSettings, attach
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import CHAT, Rig, unread
+from .rig import CHAT, Rig, unread
+from .spans import attributes, traced
 from .telling import log_lines_exported
 
 KEY = "sk-SECRETKEY0123456789"
@@ -272,3 +274,49 @@ def test_the_log_in_a_file_has_no_secret_either(
             way(api)
             call(rig.client(rig.transport(traced=True)), url)
     assert "SECRET" not in caplog.text
+
+
+def test_neither_key_nor_prompt_nor_completion_is_told(
+    rig: Rig, api: Simulator, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.enqueue(
+        Reply.error(503, message="key SECRET-KEY-123 is over its limit"),
+        Reply.stream("COMPLETION text", error="server_error", error_message="SECRET-KEY-123 bad"),
+    )
+    with caplog.at_level(logging.DEBUG, "cline_transport"):
+        traced(rig).post(
+            f"{url}?q=QUERY",
+            json={**CHAT, "messages": [{"role": "user", "content": "PROMPT"}]},
+            headers={"authorization": "Bearer SECRET-KEY-123"},
+        )
+    told = "".join(str(s.to_json()) for s in rig.spans.get_finished_spans()) + caplog.text
+    for secret in ("SECRET-KEY-123", "PROMPT", "COMPLETION"):
+        assert secret not in told
+    assert "[redacted] bad" in told
+
+
+def test_what_a_server_writes_is_made_fit_for_a_log_and_an_exporter(
+    rig: Rig, api: Simulator, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "SECRET-KEY-123"
+    body = json.dumps(
+        {"error": {"code": f"{secret}\nWARNING forged {'A' * 9000}", "message": f"\ud83d {secret}"}}
+    )
+    api.enqueue(Reply.raw(400, headers=[("content-type", "application/json")], body=body.encode()))
+    with caplog.at_level(logging.DEBUG, "cline_transport"):
+        answer = traced(rig).post(
+            url,
+            content=b'{"model": "m\\ud83d"}',
+            headers={"api-key": secret, "authorization": "Bearer other-key"},
+        )
+    [call], [attempt] = rig.finished()
+    info = answer.record.error
+    assert info is not None
+    told = caplog.text + str(call.to_json()) + str(attempt.to_json()) + info.report()
+    assert secret not in told
+    for record in caplog.records:
+        assert len(record.getMessage()) < 2000
+        assert "\n" not in record.getMessage()
+    for text in (call.name, call.status.description or "", str(attributes(call))):
+        text.encode()
+    assert attributes(call)["error.type"] == "_OTHER"

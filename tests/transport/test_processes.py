@@ -14,7 +14,7 @@ import pytest
 
 from cline_transport.simulator import Reply, Simulator
 
-from .conftest import CHAT, FAMILIES
+from .rig import CHAT, FAMILIES
 
 PREAMBLE = """
 import asyncio, json, os, sys, threading

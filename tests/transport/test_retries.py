@@ -13,7 +13,7 @@ import pytest
 from cline_transport import RetryPolicy, RetryRule, Settings
 from cline_transport.simulator import Gate, Reply, Simulator
 
-from .conftest import CHAT, Rig, unread
+from .rig import CHAT, Rig, unread
 
 TABLE: list[tuple[int, int, list[float]]] = [
     (400, 1, []),

@@ -30,7 +30,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from cline_transport._dropped import settle
 from cline_transport.simulator import Gate, Reply, Simulator
 
-from .conftest import CHAT, Rig, is_ours, unread
+from .rig import CHAT, Rig, is_ours, unread
 from .telling import told_metrics
 
 TEXT: Final = "one two three four"

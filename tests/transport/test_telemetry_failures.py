@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
 from cline_transport.simulator import Gate, Reply, Simulator
 
-from .conftest import CHAT, Rig
+from .rig import CHAT, Rig
 from .telling import told_metrics
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cline_transport.simulator import Gate, Simulator
 
-from .conftest import CHAT, Rig
+from .rig import CHAT, Rig
 from .telling import log_lines_exported, told_logs, told_metrics, told_spans
 
 openai = pytest.importorskip("openai", reason="the demo's scenarios name the SDK's exceptions")

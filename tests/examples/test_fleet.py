@@ -40,10 +40,10 @@ def summary(done: subprocess.CompletedProcess[str]) -> list[int]:
     return [int(number) for number in found.groups() if "." not in number]
 
 
-def test_a_fleet_that_shares_is_not_refused(redis: RedisServer) -> None:
+def test_a_fleet_that_shares_is_not_refused(own_redis: RedisServer) -> None:
     options = ["--no-live", "--seconds", "3", "--processes", "3"]
     processes, done, failed, refused, requests, rate, most = summary(
-        run(*options, REDIS_URL=redis.url)
+        run(*options, REDIS_URL=own_redis.url)
     )
     assert (processes, failed) == (3, 0)
     assert refused <= requests / 100
