@@ -9,6 +9,7 @@ its environment can differ from the others, which is what `.ci/run` runs.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import nox
@@ -57,6 +58,18 @@ def pytest(session: nox.Session, whole: tuple[str, ...], quick: tuple[str, ...] 
     session.run("python", "-m", "pytest", "-q", *chosen)
 
 
+def lowest_of(package: str) -> str:
+    """The lowest version that an extra declares."""
+    extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+    [found] = {
+        match[1]
+        for listed in extras.values()
+        for one in listed
+        if (match := re.match(rf"{package}>=([\d.]+)", one))
+    }
+    return found if found.count(".") > 1 else f"{found}.0"
+
+
 @nox.session(python=MAIN)
 def lint(session: nox.Session) -> None:
     """Rules and formatting."""
@@ -83,7 +96,14 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=MAIN)
 def lowest(session: nox.Session) -> None:
     """The lowest versions that `pyproject.toml` declares."""
-    install(session, "test", "openai2", options=("--resolution", "lowest-direct"))
+    # Extras by name: what a group's own `cline-transport[...]` brings would come newest.
+    extras = "brotli,http2,httpx2,redis,simulator,zstd"
+    groups = ("--group=test", "--group=openai2")
+    session.install("-e", f".[{extras}]", *groups, "--resolution", "lowest-direct")
+    said = "from importlib.metadata import version; print(version('httpx2'), version('redis'))"
+    versions = str(session.run("python", "-c", said, silent=True)).split()
+    if versions != [lowest_of("httpx2"), lowest_of("redis")]:
+        session.error(f"not the lowest that are declared: httpx2, redis {versions}")
     # How much a hostile server can cause depends on versions beneath: those tests want the newest.
     newest = ("tests/transport/test_hostile.py", "tests/transport/test_bounds.py")
     left_out = tuple(f"--ignore={path}" for path in newest)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -26,6 +27,9 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The extra of each package that is imported where it is needed, by the name of its module."""
 
+_SINCE: Final[Mapping[str, tuple[int, int]]] = MappingProxyType({"httpx2": (3, 11)})
+"""The Python that a package needs, where it is newer than ours."""
+
 
 def command_for(package: str) -> str:
     """What to type to get a package: the extra that brings it, or else the package itself."""
@@ -34,16 +38,24 @@ def command_for(package: str) -> str:
     return f"pip install '{wanted}'"
 
 
-def absent(package: str, user: str) -> ImportError:
+def absent(package: str, user: str, because: ImportError | None = None) -> ModuleNotFoundError:
     """The error to raise where a package cannot be imported.
 
     Args:
         package: The module that was to be imported.
         user: What needs it.
+        because: What its import raised: perhaps it is there, and lacks something itself.
 
     Example:
         >>> str(absent("h2", "the simulator"))
         "the simulator needs the package 'h2': pip install 'cline-transport[http2]'"
     """
-    said = f"{user} needs the package {package!r}: {command_for(package)}"
-    return ImportError(said, name=package)
+    missing = package if because is None or because.name is None else because.name
+    since = _SINCE.get(package, (3, 10))
+    if missing.partition(".")[0] != package.partition(".")[0]:
+        said = f"{user} cannot import {package!r}: {because}"
+    elif sys.version_info < since:
+        said = f"{user} needs the package {package!r}, and that Python {since[0]}.{since[1]}"
+    else:
+        said = f"{user} needs the package {package!r}: {command_for(package)}"
+    return ModuleNotFoundError(said, name=missing)

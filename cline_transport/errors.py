@@ -215,9 +215,10 @@ def error_info(source: object) -> ErrorInfo | None:
 
     Args:
         source: An httpx or httpx2 response or exception, an exception of the `openai` SDK or of a
-            framework that was raised from one of these or while it was handled, or a decoded
-            stream chunk (a `dict`, or the SDK's `ChatCompletionChunk`). A response must have been
-            read; one that was not is explained by its status alone.
+            framework that was raised from one of these or while it was handled (as may be any
+            other that is raised there), or a decoded stream chunk (a `dict`, or the SDK's
+            `ChatCompletionChunk`). A response must have been read; one that was not is explained
+            by its status alone.
 
     Returns:
         The `ErrorInfo`, or `None` where there is no error.
@@ -232,7 +233,7 @@ def error_info(source: object) -> ErrorInfo | None:
         return source
     if isinstance(source, BaseException):
         return _from_exception(source)
-    if isinstance(getattr(source, "status_code", None), int):
+    if isinstance(read_attribute(source, "status_code"), int):
         return _from_response(source)
     chunk = as_mapping(_dumped(source))
     error = read_chunk_error(chunk)
@@ -271,6 +272,11 @@ def read_attribute(owner: object, name: str) -> object:
         return None
 
 
+def _headers(response: object) -> Mapping[str, str]:
+    given = read_attribute(response, "headers")
+    return cast("Mapping[str, str]", given if isinstance(given, Mapping) else {})
+
+
 def _from_response(response: object) -> ErrorInfo | None:
     recorded = _record_error(response)
     if recorded is not None:
@@ -282,12 +288,12 @@ def _from_response(response: object) -> ErrorInfo | None:
         if error is None:
             return None
     else:
-        headers = cast("Mapping[str, str]", read_attribute(response, "headers") or {})
+        headers = _headers(response)
         content = read_attribute(response, "content")
         body = content if isinstance(content, bytes) else b""
         error = normalize_error_body(status, headers.get("content-type", ""), body).error
     code = code_of(error)
-    headers = cast("Mapping[str, str]", read_attribute(response, "headers") or {})
+    headers = _headers(response)
     return ErrorInfo(
         code=code,
         message=error.message,
@@ -321,16 +327,33 @@ def _from_exception(exc: BaseException) -> ErrorInfo | None:
 
 
 def exception_chain(exc: BaseException) -> list[BaseException]:
-    """An exception, and what a traceback shows above it: causes, and what was being handled."""
-    chain: list[BaseException] = []
+    """An exception, and what it was raised from, or was raised while handling.
+
+    What was being handled is followed from a framework's exceptions only: one of a client library,
+    or of the SDK, is of a call of its own. Of a group with one member, it is the member.
+    """
+    chain: dict[int, BaseException] = {}
     next_one: BaseException | None = exc
-    while next_one is not None and all(next_one is not one for one in chain):
-        chain.append(next_one)
-        beneath = next_one.__cause__
-        if beneath is None and not next_one.__suppress_context__:  # not `raise … from None`
+    while next_one is not None and id(next_one) not in chain:
+        chain[id(next_one)] = next_one
+        beneath = next_one.__cause__ or _only_member(next_one)
+        own = type(next_one).__module__.partition(".")[0] in _OF_A_CALL
+        if beneath is None and not own and not next_one.__suppress_context__:
             beneath = next_one.__context__
         next_one = beneath
-    return chain
+    return list(chain.values())
+
+
+_OF_A_CALL: Final = {*FAMILIES, "openai", "cline_transport"}
+
+
+def _only_member(exc: BaseException) -> BaseException | None:
+    members = read_attribute(exc, "exceptions")
+    if isinstance(members, tuple):
+        alone: tuple[object, ...] = members  # pyright: ignore[reportUnknownVariableType]
+        if len(alone) == 1 and isinstance(alone[0], BaseException):
+            return alone[0]
+    return None
 
 
 def _recorded(exc: BaseException) -> ErrorInfo | None:

@@ -22,7 +22,7 @@ from cline_transport.settings import Settings
 try:
     import httpx2
 except ImportError as error:
-    raise absent("httpx2", __name__) from error
+    raise absent("httpx2", __name__, error) from error
 
 __all__ = ["AsyncClineTransport", "ClineTransport", "StreamError"]
 

@@ -15,7 +15,7 @@ from cline_transport._extras import absent
 try:
     import openai
 except ImportError as error:
-    raise absent("openai", __name__) from error
+    raise absent("openai", __name__, error) from error
 
 if TYPE_CHECKING:
     from openai import DefaultAsyncHttpxClient, DefaultHttpxClient

@@ -13,7 +13,7 @@ from cline_transport.simulator._response import respond
 try:
     import h11
 except ImportError as error:
-    raise absent("h11", "the simulator") from error
+    raise absent("h11", "the simulator", error) from error
 
 if TYPE_CHECKING:
     from cline_transport.simulator._connection import Connection

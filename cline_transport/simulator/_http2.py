@@ -23,7 +23,7 @@ try:
     )
     from h2.exceptions import ProtocolError
 except ImportError as error:
-    raise absent("h2", "the simulator") from error
+    raise absent("h2", "the simulator", error) from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

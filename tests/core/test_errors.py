@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cline_transport import CallRecord, ErrorInfo, error_info
+from cline_transport import CallRecord, ErrorInfo, call_record, error_info
 from cline_transport.errors import EXTENSION, REQUEST_RECORD, connection_code
 from cline_transport.httpx import StreamError
 from cline_transport.wire import TRANSIENT
@@ -168,6 +168,68 @@ def test_an_exception_raised_from_none_hides_what_it_was_raised_in() -> None:
     assert error_info(outer) is not None
     outer.__suppress_context__ = True
     assert error_info(outer) is None
+
+
+def test_a_call_of_its_own_is_not_explained_by_the_one_that_failed_before_it() -> None:
+    def while_handling(raised: Exception) -> Exception:
+        raised.__context__ = httpx.HTTPStatusError("m", request=REQUEST, response=recorded(KNOWN))
+        return raised
+
+    own = while_handling(httpx.ReadTimeout("slow", request=REQUEST))
+    info = error_info(own)
+    assert info is not None
+    assert info.code == "read_timeout"
+    assert call_record(own) is None
+    assert error_info(while_handling(httpx.UnsupportedProtocol("foo://"))) is not KNOWN
+    assert error_info(while_handling(RuntimeError("a framework's"))) is KNOWN
+
+
+class GroupError(Exception):  # as ExceptionGroup, which Python 3.10 has not
+    def __init__(self, *members: object) -> None:
+        self.exceptions = members
+
+
+def test_a_group_of_one_is_explained_by_its_member() -> None:
+    member = httpx.HTTPStatusError("m", request=REQUEST, response=recorded(KNOWN))
+    assert error_info(GroupError(member)) is KNOWN
+    assert error_info(GroupError(GroupError(member))) is KNOWN
+    assert error_info(GroupError(member, ValueError("m"))) is None
+    assert error_info(GroupError("no exception")) is None
+
+
+def test_a_long_chain_is_walked_once() -> None:
+    first: BaseException = RuntimeError("m")
+    last = first
+    for _ in range(20_000):
+        last.__cause__ = RuntimeError("m")
+        last = last.__cause__
+    last.__cause__ = first  # and ends where it began
+    assert error_info(first) is None
+    while (following := first.__cause__) is not None:  # or its end would recurse
+        first.__cause__ = None
+        first = following
+
+
+class Hostile:
+    headers = ("no", "mapping")
+    status_code = 500
+
+    @property
+    def content(self) -> bytes:
+        raise RuntimeError("no")
+
+
+def test_a_response_of_any_shape_is_survived() -> None:
+    info = error_info(Hostile())
+    assert info is not None
+    assert (info.code, info.request_id) == (500, None)
+
+    class Failing:
+        @property
+        def status_code(self) -> int:
+            raise RuntimeError("no")
+
+    assert error_info(Failing()) is None
 
 
 def test_a_cause_is_followed_rather_than_what_was_being_handled() -> None:

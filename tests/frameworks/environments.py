@@ -21,7 +21,7 @@ TOOLS: Final = ("hypothesis", "pytest", "pytest-xdist")
 """What the tests need of the project's group `test`."""
 
 OVERRIDES: Final = "certifi\n"
-"""Where a mirror has not got the newest one yet, a framework that asks for it would be an old one.
+"""Where the package index has an older one, a framework that asks for it would be an old one.
 The tests speak to loopback, where no certificate is."""
 
 FAMILY: Final = (

@@ -85,7 +85,8 @@ def test_what_is_not_installed_is_told_at_the_start(monkeypatch: pytest.MonkeyPa
     )
 
 
-def test_so_is_a_package_of_another_server() -> None:
+def test_so_is_a_package_of_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "valkey", None)
     with pytest.raises(SettingsError, match=r"'valkey': pip install 'cline-transport\[valkey\]'"):
         limiter(storage="valkey://host:6379")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from cline_transport import _line
 from cline_transport._dropped import drop
 from cline_transport._limiter import Turn, key_of
 from cline_transport._protocols import Clock
@@ -87,7 +88,10 @@ def processes() -> Generator[MakeProcess, None, None]:
         process.sharing.stop()
 
 
-def test_two_processes_share_permits(processes: MakeProcess, own_redis: RedisServer) -> None:
+def test_two_processes_share_permits(
+    processes: MakeProcess, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_line, "PATIENCE", 10.0)  # however busy the machine is
     first, second = (processes(own_redis.url, max_concurrency=1) for _ in range(2))
     assert first.go()[0] is False
     waiting = threading.Thread(target=second.go)

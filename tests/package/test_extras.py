@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import cline_transport
+from cline_transport import _extras
 from cline_transport._extras import EXTRAS, absent, command_for
 
 PACKAGE = Path(cline_transport.__file__).parent
@@ -183,10 +184,27 @@ def test_a_command_is_one_that_a_shell_takes() -> None:
 
 
 def test_an_absence_names_the_package_and_its_extra() -> None:
-    error = absent("httpx2", "cline_transport.httpx2")
-    assert error.name == "httpx2"
+    error = absent("h2", "the simulator")
+    assert isinstance(error, ModuleNotFoundError)
+    assert error.name == "h2"
     assert str(error) == (
-        "cline_transport.httpx2 needs the package 'httpx2': pip install 'cline-transport[httpx2]'"
+        "the simulator needs the package 'h2': pip install 'cline-transport[http2]'"
+    )
+
+
+def test_one_that_is_there_and_lacks_something_itself_is_not_called_absent() -> None:
+    because = ModuleNotFoundError("No module named 'pydantic'", name="pydantic")
+    error = absent("openai", "cline_transport.openai", because)
+    assert error.name == "pydantic"
+    assert str(error) == (
+        "cline_transport.openai cannot import 'openai': No module named 'pydantic'"
+    )
+
+
+def test_an_absence_that_no_extra_mends_names_the_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extras, "_SINCE", {"httpx2": (3, 99)})
+    assert str(absent("httpx2", "cline_transport.httpx2")) == (
+        "cline_transport.httpx2 needs the package 'httpx2', and that Python 3.99"
     )
 
 
