@@ -95,14 +95,14 @@ def parse_prompt(line: str) -> Prompt:
     Raises:
         ValueError: It is none, or no request can be made of it.
     """
+    wrong = 'must be {"id": "...", "prompt": "..."}'
     try:
         values = json.loads(line)
         identifier, text = values["id"], values["prompt"]
-        strings = isinstance(identifier, str) and isinstance(text, str)
-    except (ValueError, KeyError, TypeError):
-        strings = False
-    if not strings:
-        raise ValueError('must be {"id": "...", "prompt": "..."}')
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ValueError(wrong) from exc
+    if not isinstance(identifier, str) or not isinstance(text, str):
+        raise ValueError(wrong)
     if whole_characters(identifier + text) != identifier + text:
         raise ValueError("has half of a surrogate pair, which UTF-8 cannot say")
     return Prompt(identifier, text)

@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 import anyio
 from openai import AsyncOpenAI
@@ -161,8 +162,8 @@ def main() -> int:
         help="a little below what the API allows you (default 300)",
     )
     args = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks
+    # The terminal may lack a character of an answer.
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="replace")
     began = time.monotonic()
     summary = anyio.run(run, args.questions, args.requests_per_minute)
     for result in summary.failed:

@@ -172,8 +172,8 @@ async def answer(client: AsyncOpenAI, prompt: str) -> AsyncGenerator[Response, N
                 first = await anext(told)
         except TimeoutError as exc:  # of the scope; an SDK time-out is another
             message = f"No word within {PATIENCE:g} s"
-            info = ErrorInfo(code="read_timeout", message=message, phase="mid_stream")
-            response: Response = problem_response(info, exc)
+            late = ErrorInfo(code="read_timeout", message=message, phase="mid_stream")
+            response: Response = problem_response(late, exc)
         except Exception as exc:
             info = error_info(exc)
             if info is None:  # no failure of a call: a bug

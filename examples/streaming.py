@@ -21,7 +21,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from openai import OpenAI
 
@@ -70,8 +70,8 @@ def main() -> int:
     parser.add_argument("question", nargs="?", default="Say hello in five languages.")
     parser.add_argument("--keep", type=Path, default=Path("answer.partial.txt"), metavar="FILE")
     args = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks
+    # The terminal may lack a character of an answer.
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="replace")
     with OpenAI(
         base_url=os.environ.get("CLINE_BASE_URL", "https://api.cline.bot/api/v1"),
         api_key=os.environ["CLINE_API_KEY"],

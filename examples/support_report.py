@@ -23,6 +23,7 @@ import platform
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import cast
 
 import openai
 
@@ -87,8 +88,8 @@ def main() -> int:
     parser.add_argument("question", nargs="?", default="Say hello in five languages.")
     parser.add_argument("--save", type=Path, default=Path("support-report.txt"), metavar="FILE")
     args = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks
+    # The terminal may lack a character of an answer.
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="replace")
     with openai.OpenAI(
         base_url=os.environ.get("CLINE_BASE_URL", "https://api.cline.bot/api/v1"),
         api_key=os.environ["CLINE_API_KEY"],

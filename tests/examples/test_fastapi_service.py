@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +54,7 @@ class Service:
 
 
 @contextmanager
-def serve(folder: Path, **more: str) -> Iterator[Service]:
+def serve(folder: Path, **more: str) -> Generator[Service, None, None]:
     """The example with its API, for as long as the block runs."""
     with (
         Simulator(api_key="sk-service-0123456789abcdef") as api,
