@@ -43,11 +43,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from cline_transport import CallRecord, ErrorInfo, Settings, StreamSettings, error_info
+from cline_transport import ErrorInfo, Settings, StreamSettings, call_record, error_info
 from cline_transport.openai import async_http_client
 
 HOPELESS = {401, 402, 403, 404, "insufficient_quota"}
-"""What every other prompt would fail with, too."""
+"""What every other prompt would fail with, too: a status, or the code in its place."""
+
+OF_THE_PROMPT = {"content_filter", "context_length_exceeded"}
+"""Codes that say nothing of other prompts, whatever status they come with."""
 
 
 class Prompt(NamedTuple):
@@ -76,36 +79,52 @@ def read_prompts(path: Path) -> list[Prompt]:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            prompt = parse_prompt(line)
-            if prompt is None:
-                raise ValueError(f'{path}, line {number}: must be {{"id": "...", "prompt": "..."}}')
+            try:
+                prompt = parse_prompt(line)
+            except ValueError as exc:
+                raise ValueError(f"{path}, line {number}: {exc}") from exc
             if prompt.id in prompts:
                 raise ValueError(f"{path}, line {number}: the ID {prompt.id!r} is there already")
             prompts[prompt.id] = prompt
     return list(prompts.values())
 
 
-def parse_prompt(line: str) -> Prompt | None:
-    """A line of the input; `None` where it is none."""
+def parse_prompt(line: str) -> Prompt:
+    """A line of the input.
+
+    Raises:
+        ValueError: It is none, or no request can be made of it.
+    """
+    wrong = 'must be {"id": "...", "prompt": "..."}'
     try:
         values = json.loads(line)
         identifier, text = values["id"], values["prompt"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    strings = isinstance(identifier, str) and isinstance(text, str)
-    return Prompt(identifier, text) if strings else None
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ValueError(wrong) from exc
+    if not isinstance(identifier, str) or not isinstance(text, str):
+        raise ValueError(wrong)
+    if whole_characters(identifier + text) != identifier + text:
+        raise ValueError("has half of a surrogate pair, which UTF-8 cannot say")
+    return Prompt(identifier, text)
+
+
+def whole_characters(text: str) -> str:
+    """Text that UTF-8 can say: JSON may have a character in two halves, even in two chunks."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def answered(path: Path) -> set[str]:
     """The IDs of a file of answers; a last line that was not written to its end is cut off.
 
+    A file that is not there is made: that it can be written is known before anything is asked.
+
     Raises:
+        OSError: It cannot be read or written.
         ValueError: Another line is no answer.
     """
     ids: set[str] = set()
-    if not path.exists():
-        return ids
-    with path.open("r+b") as file:
+    with path.open("a+b") as file:
+        file.seek(0)
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 file.truncate(file.tell() - len(line))
@@ -134,17 +153,24 @@ async def ask(client: AsyncOpenAI, prompt: Prompt) -> Result:
         if info is None:  # no failure of a call: a bug
             raise
         return Result(prompt.id, {}, info)
-    record: CallRecord = stream.response.extensions["cline_transport"]
-    line = {
-        "id": prompt.id,
-        "text": "".join(parts),
-        "model": record.response_model,
-        "finish_reason": record.finish_reason,
-        "request_id": record.request_id,
-        "attempts": len(record.attempts),
-        "cost": record.usage.cost,
-    }
+    line: dict[str, Any] = {"id": prompt.id, "text": whole_characters("".join(parts))}
+    record = call_record(stream)
+    if record is not None:  # there is none where CLINE_TRANSPORT_ENABLED=false
+        line |= {
+            "model": record.response_model,
+            "finish_reason": record.finish_reason,
+            "request_id": record.request_id,
+            "attempts": len(record.attempts),
+            "cost": record.usage.cost,
+        }
     return Result(prompt.id, line)
+
+
+def is_hopeless(error: ErrorInfo) -> bool:
+    """Whether every other prompt would fail, too."""
+    if error.code in OF_THE_PROMPT:
+        return False
+    return error.code in HOPELESS or error.status_code in HOPELESS
 
 
 async def run(prompts: list[Prompt], output: Path, at_once: int, console: Console) -> list[Result]:
@@ -163,11 +189,11 @@ async def run(prompts: list[Prompt], output: Path, at_once: int, console: Consol
         for prompt in waiting:  # shared by all workers
             result = await ask(client, prompt)
             if result.error is None:
-                file.write(json.dumps(result.line, ensure_ascii=False) + "\n")
+                file.write(json.dumps(result.line) + "\n")
                 file.flush()
             else:
                 failed.append(result)
-                if result.error.code in HOPELESS:
+                if is_hopeless(result.error):
                     deque(waiting, maxlen=0)  # nothing more is asked
             progress.update(bar, advance=1, failed=len(failed))
 
@@ -188,12 +214,20 @@ async def run(prompts: list[Prompt], output: Path, at_once: int, console: Consol
     return failed
 
 
+def positive(text: str) -> int:
+    """An argument that is a number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1 (got {number})")
+    return number
+
+
 def main() -> int:
     """Run the job. Returns the exit status: 0 when all prompts are answered, 2 for a wrong file."""
     parser = argparse.ArgumentParser(description="Answer a file of prompts.")
     parser.add_argument("prompts", type=Path, help="JSON lines: id, prompt")
     parser.add_argument("answers", type=Path, help="JSON lines, to be added to")
-    parser.add_argument("--at-once", type=int, default=8, help="calls under way (default 8)")
+    parser.add_argument("--at-once", type=positive, default=8, help="calls under way (default 8)")
     args = parser.parse_args()
     try:
         prompts, done = read_prompts(args.prompts), answered(args.answers)

@@ -20,16 +20,18 @@ uv run examples/fan_out.py --requests-per-minute 550
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 import anyio
 from openai import AsyncOpenAI
 
-from cline_transport import CallRecord, ErrorInfo, LimitSettings, Settings, error_info
+from cline_transport import ErrorInfo, LimitSettings, Settings, call_record, error_info
 from cline_transport.openai import async_http_client
 
 AT_ONCE = 32
@@ -80,13 +82,23 @@ async def ask(client: AsyncOpenAI, question: str) -> Result:
         if info is None:  # no failure of a call: a bug
             raise
         return Result(question=question, error=info, attempts=info.attempts)
-    record: CallRecord = response.http_response.extensions["cline_transport"]
-    return Result(
-        question=question,
-        answer=response.parse().choices[0].message.content or "",
-        attempts=len(record.attempts),
-        cost=record.usage.cost or 0.0,
-    )
+    record = call_record(response)  # `None` where CLINE_TRANSPORT_ENABLED=false
+    attempts = len(record.attempts) if record else 1
+    cost = (record.usage.cost if record else None) or 0.0
+    try:
+        answer = response.parse().choices[0].message.content or ""
+    except (AttributeError, LookupError, TypeError, ValueError) as exc:
+        # The SDK does not look whether a 200 is a completion: it may be a proxy's page.
+        error = ErrorInfo(
+            code="no_completion",
+            message=f"The response is no completion ({type(exc).__name__})",
+            status_code=response.status_code,
+            request_id=response.request_id,
+            model=record.model if record else None,
+            attempts=attempts,
+        )
+        return Result(question=question, error=error, attempts=attempts, cost=cost)
+    return Result(question=question, answer=answer, attempts=attempts, cost=cost)
 
 
 async def fan_out(
@@ -150,6 +162,8 @@ def main() -> int:
         help="a little below what the API allows you (default 300)",
     )
     args = parser.parse_args()
+    # The terminal may lack a character of an answer.
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="replace")
     began = time.monotonic()
     summary = anyio.run(run, args.questions, args.requests_per_minute)
     for result in summary.failed:

@@ -46,7 +46,7 @@ from pydantic import BaseModel, Field
 from cline_transport import ErrorInfo, RetryPolicy, Settings, error_info
 from cline_transport.openai import async_http_client
 
-PATIENCE = 30
+PATIENCE = float(os.environ.get("CHAT_PATIENCE", "30"))
 """Seconds in which the first word must come, retries included: somebody waits for it."""
 
 STATUS: Mapping[int | str | None, int] = {
@@ -160,19 +160,25 @@ async def answer(client: AsyncOpenAI, prompt: str) -> AsyncGenerator[Response, N
     """
     async with AsyncExitStack() as stack:
         try:
-            stream = await client.chat.completions.create(
-                model=os.environ.get("CLINE_MODEL", "anthropic/claude-sonnet-4.6"),
-                messages=[{"role": "user", "content": prompt}],
-                stream=True,
-            )
-            await stack.enter_async_context(stream)
-            told = await stack.enter_async_context(aclosing(events(stream)))
-            first = await anext(told)
+            # An API that sends keep-alive comments for ever meets no read timeout.
+            with anyio.fail_after(PATIENCE):
+                stream = await client.chat.completions.create(
+                    model=os.environ.get("CLINE_MODEL", "anthropic/claude-sonnet-4.6"),
+                    messages=[{"role": "user", "content": prompt}],
+                    stream=True,
+                )
+                await stack.enter_async_context(stream)
+                told = await stack.enter_async_context(aclosing(events(stream)))
+                first = await anext(told)
+        except TimeoutError as exc:  # of the scope; an SDK time-out is another
+            message = f"No word within {PATIENCE:g} s"
+            late = ErrorInfo(code="read_timeout", message=message, phase="mid_stream")
+            response: Response = problem_response(late, exc)
         except Exception as exc:
             info = error_info(exc)
             if info is None:  # no failure of a call: a bug
                 raise
-            response: Response = problem_response(info, exc)
+            response = problem_response(info, exc)
         else:
             # Nobody on the way is to keep or gather the events.
             headers = {"cache-control": "no-store", "x-accel-buffering": "no"}

@@ -17,10 +17,11 @@ CLINE_MODEL=sim/mid-stream/server_error uv run examples/streaming.py
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from openai import OpenAI
 
@@ -58,12 +59,19 @@ def ask(client: OpenAI, question: str) -> Answer:
     return Answer("".join(parts), None)
 
 
+def whole_characters(text: str) -> str:
+    """Text that UTF-8 can say: JSON may have a character in two halves, even in two chunks."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def main() -> int:
     """Ask; on failure, say why and where the text is. Returns the exit status."""
     parser = argparse.ArgumentParser(description="Stream an answer, and keep what was delivered.")
     parser.add_argument("question", nargs="?", default="Say hello in five languages.")
     parser.add_argument("--keep", type=Path, default=Path("answer.partial.txt"), metavar="FILE")
     args = parser.parse_args()
+    # The terminal may lack a character of an answer.
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="replace")
     with OpenAI(
         base_url=os.environ.get("CLINE_BASE_URL", "https://api.cline.bot/api/v1"),
         api_key=os.environ["CLINE_API_KEY"],
@@ -74,7 +82,7 @@ def main() -> int:
         return 0
     print(answer.error.report(), file=sys.stderr)
     if answer.text:
-        args.keep.write_text(answer.text, encoding="utf-8")
+        args.keep.write_text(whole_characters(answer.text), encoding="utf-8")
         print(f"What was delivered is in {args.keep}", file=sys.stderr)
     return 1
 

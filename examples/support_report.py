@@ -17,11 +17,13 @@ CLINE_MODEL=sim/503 uv run examples/support_report.py
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import cast
 
 import openai
 
@@ -54,9 +56,11 @@ def support_report(exc: Exception, host: str) -> str | None:
     info = error_info(exc)
     if info is None:
         return None
-    lines = [info.report(), "", "Attempts, the last one at the bottom:"]
+    lines = [info.report()]
     record = call_record(exc)
-    lines += [describe(attempt) for attempt in record.attempts] if record else []
+    if record is not None:  # there is none where CLINE_TRANSPORT_ENABLED=false
+        lines += ["", "Attempts, the last one at the bottom:"]
+        lines += [describe(attempt) for attempt in record.attempts]
     lines += [
         "",
         f"Time: {datetime.now(timezone.utc).isoformat(timespec='seconds')}",
@@ -84,6 +88,8 @@ def main() -> int:
     parser.add_argument("question", nargs="?", default="Say hello in five languages.")
     parser.add_argument("--save", type=Path, default=Path("support-report.txt"), metavar="FILE")
     args = parser.parse_args()
+    # The terminal may lack a character of an answer.
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="replace")
     with openai.OpenAI(
         base_url=os.environ.get("CLINE_BASE_URL", "https://api.cline.bot/api/v1"),
         api_key=os.environ["CLINE_API_KEY"],

@@ -53,6 +53,20 @@ def run(
     )
 
 
+OFF = {"CLINE_TRANSPORT_ENABLED": "false"}
+
+
+def halves(*, end: bool = True) -> list[bytes]:
+    """An answer "Hi 😀!" as a stream with the emoji's surrogates in a chunk each."""
+    parts = [r"Hi \ud83d", r"\ude00!"]
+    events = [
+        f'{{"choices": [{{"index": 0, "delta": {{"content": "{part}"}}}}]}}' for part in parts
+    ]
+    if end:
+        events += ['{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}', "[DONE]"]
+    return [f"data: {event}\n\n".encode() for event in events]
+
+
 def asked(request: ReceivedRequest) -> str:
     """What a call asked."""
     body: Any = request.json()

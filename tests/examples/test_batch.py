@@ -18,7 +18,7 @@ import pytest
 
 from cline_transport.simulator import ReceivedRequest, Reply, Simulator
 
-from .program import COMMAND, EXAMPLES, asked, environment, run
+from .program import COMMAND, EXAMPLES, OFF, asked, environment, halves, run
 
 EXAMPLE = "batch.py"
 
@@ -34,8 +34,8 @@ def write_prompts(folder: Path, ids: str) -> None:
     (folder / "prompts.jsonl").write_text("".join(lines))
 
 
-def batch(api: Simulator, folder: Path, *options: str) -> tuple[int, str, str]:
-    done = run(EXAMPLE, api, "prompts.jsonl", "answers.jsonl", *options, cwd=folder)
+def batch(api: Simulator, folder: Path, *options: str, **more: str) -> tuple[int, str, str]:
+    done = run(EXAMPLE, api, "prompts.jsonl", "answers.jsonl", *options, cwd=folder, **more)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout, done.stderr
 
@@ -145,6 +145,42 @@ def test_it_stops_at_what_every_prompt_would_fail_with(
     assert told.count("What to do: Add credits at app.cline.bot") == 3
 
 
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_so_it_does_where_the_code_is_a_word(
+    cline_api: Simulator, tmp_path: Path, status: int
+) -> None:
+    cline_api.respond = lambda _: Reply.error(status, code="invalid_api_key")
+    write_prompts(tmp_path, "abcde")
+    code, printed, _ = batch(cline_api, tmp_path, "--at-once", "1")
+    assert (code, printed) == (1, "0 of 5 answered, 1 failed, 4 not asked\n")
+    assert len(cline_api.requests) == 1
+
+
+@pytest.mark.parametrize("code", ["content_filter", "context_length_exceeded"])
+def test_a_word_about_one_prompt_stops_no_other(
+    cline_api: Simulator, tmp_path: Path, code: str
+) -> None:
+    cline_api.respond, _ = echo_but("a", Reply.error(403, code=code))
+    write_prompts(tmp_path, "abc")
+    status, printed, _ = batch(cline_api, tmp_path, "--at-once", "1")
+    assert (status, printed) == (1, "2 of 3 answered, 1 failed, 0 not asked\n")
+
+
+def test_a_character_in_two_chunks_is_kept(cline_api: Simulator, tmp_path: Path) -> None:
+    cline_api.enqueue(Reply.raw(headers={"content-type": "text/event-stream"}, body=halves()))
+    write_prompts(tmp_path, "a")
+    assert batch(cline_api, tmp_path)[:2] == (0, "1 of 1 answered, 0 failed, 0 not asked\n")
+    assert answers(tmp_path)["a"]["text"] == "Hi \N{GRINNING FACE}!"
+
+
+def test_without_the_transport_there_is_no_record(cline_api: Simulator, tmp_path: Path) -> None:
+    cline_api.respond = echo
+    write_prompts(tmp_path, "ab")
+    status, printed, _ = batch(cline_api, tmp_path, **OFF)
+    assert (status, printed) == (0, "2 of 2 answered, 0 failed, 0 not asked\n")
+    assert answers(tmp_path)["a"] == {"id": "a", "text": "This is a"}
+
+
 def test_it_can_be_stopped_and_gone_on_with(cline_api: Simulator, tmp_path: Path) -> None:
     cline_api.respond, _ = echo_but("b", Reply.stall())
     write_prompts(tmp_path, "abc")
@@ -178,12 +214,33 @@ def test_a_wrong_file_is_told_before_anything_is_asked(
     assert not (tmp_path / "answers.jsonl").exists()
 
 
+def test_so_is_an_answers_file_that_cannot_be(cline_api: Simulator, tmp_path: Path) -> None:
+    write_prompts(tmp_path, "a")
+    done = run(EXAMPLE, cline_api, "prompts.jsonl", Path("nowhere/answers.jsonl"), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r".*No such file or directory: .*answers\.jsonl'\n", done.stderr)
+    assert cline_api.requests == []
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two"])
+def test_so_is_a_number_at_once_that_is_none(
+    cline_api: Simulator, tmp_path: Path, number: str
+) -> None:
+    write_prompts(tmp_path, "a")
+    status, printed, told = batch(cline_api, tmp_path, f"--at-once={number}")
+    assert (status, printed) == (2, "")
+    assert "error: argument --at-once: " in told
+    assert cline_api.requests == []
+
+
 @pytest.mark.parametrize(
     ("reader", "text", "message"),
     [
         ("read_prompts", '{"id": 1, "prompt": "Say a"}\n', "file, line 1: must be"),
         ("read_prompts", "[]\n", "file, line 1: must be"),
         ("read_prompts", "text\n", "file, line 1: must be"),
+        ("read_prompts", '{"id": "a", "prompt": "\\ud83d"}\n', "file, line 1: has half of a"),
+        ("read_prompts", '{"id": "\\ude00", "prompt": ""}\n', "file, line 1: has half of a"),
         ("read_prompts", '{"id": "a", "prompt": ""}\n' * 2, "file, line 2: the ID 'a' is there"),
         ("answered", '{"id": "a"}\ntext\n', "file, line 2: is no answer"),
         ("answered", "[]\n", "file, line 1: is no answer"),

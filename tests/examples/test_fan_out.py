@@ -12,10 +12,11 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import pytest
 
 from cline_transport.simulator import ApiLimits, ReceivedRequest, Reply, Simulator
 
-from .program import EXAMPLES, asked, run
+from .program import EXAMPLES, OFF, asked, run
 
 EXAMPLE = "fan_out.py"
 SUMMARY = re.compile(r"(\d+) answered, (\d+) failed; (\d+) attempts; cost ([\d.]+); \d+\.\d s")
@@ -32,10 +33,10 @@ def number_of(request: ReceivedRequest) -> int:
 
 
 def fan_out(
-    api: Simulator, folder: Path, requests_per_minute: int
+    api: Simulator, folder: Path, requests_per_minute: int, **more: str
 ) -> tuple[int, list[str], tuple[int, int, int, float], str]:
     """The exit status, the lines of results, the figures of the summary and the reports."""
-    done = run(EXAMPLE, api, "--requests-per-minute", str(requests_per_minute), cwd=folder)
+    done = run(EXAMPLE, api, "--requests-per-minute", str(requests_per_minute), cwd=folder, **more)
     assert "Traceback" not in done.stderr
     *lines, last = done.stdout.splitlines()
     found = SUMMARY.fullmatch(last)
@@ -72,6 +73,46 @@ def test_results_come_in_order_and_failures_are_collected(
     )
     assert found
     assert "3. Request ID (x-request-id): req_7\n" in report
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Reply.raw(headers={"content-type": "application/json"}, body=body, request_id="req_odd")
+        for body in (b'{"choices": []}', b'{"choices": null}', b'{"choices": [{}]}', b'"hello"')
+    ]
+    + [
+        Reply.html(200, request_id="req_odd"),
+        Reply.raw(headers={"content-type": "application/json"}, body=b"{", request_id="req_odd"),
+    ],
+    ids=["empty", "null", "no message", "text", "page", "no JSON"],
+)
+def test_an_answer_of_another_shape_is_a_failure_among_others(
+    cline_api: Simulator, tmp_path: Path, odd: Reply
+) -> None:
+    def respond(request: ReceivedRequest) -> Reply:
+        return odd if number_of(request) == 7 else Reply.completion("Yes", cost=0.25)
+
+    cline_api.respond = respond
+    status, lines, figures, told = fan_out(cline_api, tmp_path, 60_000)
+    assert lines[7] == f"{question(7)} failed: no_completion"
+    assert (status, figures) == (1, (99, 1, 100, 24.75))
+    assert "1. Error code and message: no_completion: " in told
+    assert "3. Request ID (x-request-id): req_odd\n" in told
+
+
+def test_a_character_that_the_terminal_lacks_ends_nothing(
+    cline_api: Simulator, tmp_path: Path
+) -> None:
+    cline_api.respond = lambda _: Reply.completion("Caf\N{LATIN SMALL LETTER E WITH ACUTE}")
+    status, lines, _, _ = fan_out(cline_api, tmp_path, 60_000, PYTHONIOENCODING="ascii")
+    assert (status, lines[99]) == (0, f"{question(99)} Caf?")
+
+
+def test_without_the_transport_there_is_no_record(cline_api: Simulator, tmp_path: Path) -> None:
+    cline_api.respond = lambda _: Reply.completion("Yes", cost=0.25)
+    status, _, figures, _ = fan_out(cline_api, tmp_path, 60_000, **OFF)
+    assert (status, figures) == (0, (100, 0, 100, 0.0))
 
 
 # The most that may arrive together: all that are under way, and what a pause has saved (0.2 s of

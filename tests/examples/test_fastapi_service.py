@@ -9,8 +9,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,15 @@ class Service:
         self.ready.set()
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@contextmanager
+def serve(folder: Path, **more: str) -> Generator[Service, None, None]:
+    """The example with its API, for as long as the block runs."""
     with (
         Simulator(api_key="sk-service-0123456789abcdef") as api,
         subprocess.Popen(  # noqa: S603 -- our own interpreter, our own example
             [*COMMAND, EXAMPLES / EXAMPLE, "--port", "0"],
-            cwd=tmp_path_factory.mktemp("service"),
-            env=environment(api),
+            cwd=folder,
+            env=environment(api, **more),
             stderr=subprocess.PIPE,
             text=True,
         ) as process,
@@ -82,6 +83,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     assert "Traceback" not in log
     assert api.api_key not in log
     assert PROMPT["prompt"] not in log
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serve(tmp_path_factory.mktemp("service")) as service:
+        yield service
 
 
 @pytest.fixture
@@ -263,6 +270,19 @@ def test_our_key_is_not_told_to_callers(service: Service) -> None:
 def test_a_question_that_is_none_is_not_asked(service: Service) -> None:
     assert post(service, {"prompt": ""}).status_code == 422
     assert service.api.requests == []
+
+
+def test_patience_ends_although_the_api_says_that_it_is_alive(tmp_path: Path) -> None:
+    with serve(tmp_path, CHAT_PATIENCE="0.3") as service:
+        # A comment every 50 ms and, for as long as any caller would wait, no word.
+        service.api.enqueue(Reply.stream("Hello", comments=100_000, drip=(26, 0.05)))
+        response = post(service)
+        assert response.status_code == 504
+        assert response.headers["content-type"] == "application/problem+json"
+        expected = problem(service, 504, "Gateway Timeout", "read_timeout", request_id=None)
+        assert response.json() == expected
+        service.api.wait_for(lambda: service.api.connections_open == 0)
+        assert len(service.api.requests) == 1
 
 
 # --- half an answer ---

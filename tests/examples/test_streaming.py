@@ -9,7 +9,7 @@ import pytest
 
 from cline_transport.simulator import Reply, Simulator
 
-from .program import asked, run
+from .program import asked, halves, run
 
 EXAMPLE = "streaming.py"
 KEPT = "answer.partial.txt"
@@ -42,6 +42,26 @@ def test_it_keeps_what_was_delivered_and_reports(
     assert f"1. Error code and message: {code}: " in done.stderr
     assert f"Request ID (x-request-id): {cline_api.requests[0].request_id}\n" in done.stderr
     assert done.stderr.endswith(f"What was delivered is in {KEPT}\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_character_in_two_chunks_is_kept(
+    cline_api: Simulator, tmp_path: Path, encoding: str
+) -> None:
+    headers = {"content-type": "text/event-stream"}
+    cline_api.enqueue(Reply.raw(headers=headers, body=halves(end=False)))
+    done = run(EXAMPLE, cline_api, cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stdout) == (1, "Hi ??!\n")
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / KEPT).read_text(encoding="utf-8") == "Hi \N{GRINNING FACE}!"
+
+
+def test_a_character_that_the_terminal_lacks_ends_nothing(
+    cline_api: Simulator, tmp_path: Path
+) -> None:
+    cline_api.enqueue(Reply.stream("Caf\N{LATIN SMALL LETTER E WITH ACUTE}, please"))
+    done = run(EXAMPLE, cline_api, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Caf?, please\n", "")
 
 
 def test_where_it_is_kept_can_be_said(cline_api: Simulator, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cline_transport.simulator import Reply, Simulator
 
-from .program import run
+from .program import OFF, run
 
 EXAMPLE = "support_report.py"
 SECONDS = re.compile(r"\d+\.\d s")
@@ -18,9 +18,9 @@ END = re.compile(
 )
 
 
-def report(api: Simulator, cwd: Path) -> str:
+def report(api: Simulator, cwd: Path, **more: str) -> str:
     """What is saved, without its end and without figures of time."""
-    done = run(EXAMPLE, api, "What is the secret?", cwd=cwd)
+    done = run(EXAMPLE, api, "What is the secret?", cwd=cwd, **more)
     assert done.returncode == 1
     text = (cwd / "support-report.txt").read_text()
     assert text in done.stderr
@@ -79,6 +79,23 @@ def test_an_error_in_a_stream(cline_api: Simulator, tmp_path: Path) -> None:
         f"  1. waited _ s, took _ s: HTTP 503, 503, x-request-id {first}\n"
         "  2. waited _ s, took _ s: HTTP 200, rate_limit, x-request-id not present"
     )
+
+
+def test_without_the_transport_there_are_no_attempts_to_tell(
+    cline_api: Simulator, tmp_path: Path
+) -> None:
+    cline_api.enqueue(Reply.error(402))
+    text = report(cline_api, tmp_path, **OFF)
+    assert text.startswith("1. Error code and message: 402: ")
+    assert text.endswith("\nWhat to do: Add credits at app.cline.bot")
+
+
+def test_a_character_that_the_terminal_lacks_ends_nothing(
+    cline_api: Simulator, tmp_path: Path
+) -> None:
+    cline_api.enqueue(Reply.stream("Caf\N{LATIN SMALL LETTER E WITH ACUTE}"))
+    done = run(EXAMPLE, cline_api, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Caf?\n", "")
 
 
 def test_a_connection_without_a_response(cline_api: Simulator, tmp_path: Path) -> None:
