@@ -138,6 +138,8 @@ def answered(path: Path) -> set[str]:
 
 async def ask(client: AsyncOpenAI, prompt: Prompt) -> Result:
     """Answer one prompt."""
+    parts: list[str] = []
+    finish_reason = None
     try:
         stream = await client.chat.completions.create(
             model=os.environ.get("CLINE_MODEL", "anthropic/claude-sonnet-4.6"),
@@ -145,16 +147,30 @@ async def ask(client: AsyncOpenAI, prompt: Prompt) -> Result:
             stream=True,
         )
         async with stream:
-            parts = [
-                choice.delta.content or "" async for chunk in stream for choice in chunk.choices
-            ]
+            try:
+                async for chunk in stream:
+                    for choice in chunk.choices:
+                        finish_reason = choice.finish_reason or finish_reason
+                        parts.append(choice.delta.content or "")
+            except (AttributeError, TypeError):  # the SDK does not look whether it is a chunk
+                finish_reason = None
     except Exception as exc:
         info = error_info(exc)
         if info is None:  # no failure of a call: a bug
             raise
         return Result(prompt.id, {}, info)
-    line: dict[str, Any] = {"id": prompt.id, "text": whole_characters("".join(parts))}
     record = call_record(stream)
+    if finish_reason is None:  # it may be a proxy's page
+        error = ErrorInfo(
+            code="no_completion",
+            message="The response is no whole completion",
+            status_code=stream.response.status_code,
+            request_id=stream.response.headers.get("x-request-id"),
+            model=record.model if record else None,
+            attempts=len(record.attempts) if record else 1,
+        )
+        return Result(prompt.id, {}, error)
+    line: dict[str, Any] = {"id": prompt.id, "text": whole_characters("".join(parts))}
     if record is not None:  # there is none where CLINE_TRANSPORT_ENABLED=false
         line |= {
             "model": record.response_model,

@@ -173,6 +173,44 @@ def test_a_character_in_two_chunks_is_kept(cline_api: Simulator, tmp_path: Path)
     assert answers(tmp_path)["a"]["text"] == "Hi \N{GRINNING FACE}!"
 
 
+def events(*data: str) -> Reply:
+    """A stream of these events, whatever they are, and its end."""
+    body = [f"data: {one}\n\n".encode() for one in (*data, "[DONE]")]
+    return Reply.raw(headers={"content-type": "text/event-stream"}, body=body)
+
+
+@pytest.mark.parametrize("more", [{}, OFF], ids=["on", "off"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Reply.html(200),
+        events('{"choices": null}'),
+        events('{"choices": [{"index": 0, "finish_reason": "stop"}]}'),
+        events('"hello"'),
+    ],
+    ids=["page", "null", "no delta", "text"],
+)
+def test_an_answer_of_another_shape_is_a_failure_among_others(
+    cline_api: Simulator, tmp_path: Path, odd: Reply, more: dict[str, str]
+) -> None:
+    cline_api.respond, _ = echo_but("a", odd)
+    write_prompts(tmp_path, "ab")
+    status, printed, told = batch(cline_api, tmp_path, "--at-once", "1", **more)
+    assert (status, printed) == (1, "1 of 2 answered, 1 failed, 0 not asked\n")
+    assert "\na\n1. Error code and message: no_completion: " in told
+    assert set(answers(tmp_path)) == {"b"}
+
+
+def test_half_an_answer_is_none_also_without_the_transport(
+    cline_api: Simulator, tmp_path: Path
+) -> None:
+    cline_api.respond, _ = echo_but("a", Reply.stream("This was half", cut_after=2))
+    write_prompts(tmp_path, "ab")
+    status, printed, _ = batch(cline_api, tmp_path, **OFF)
+    assert (status, printed) == (1, "1 of 2 answered, 1 failed, 0 not asked\n")
+    assert set(answers(tmp_path)) == {"b"}
+
+
 def test_without_the_transport_there_is_no_record(cline_api: Simulator, tmp_path: Path) -> None:
     cline_api.respond = echo
     write_prompts(tmp_path, "ab")
