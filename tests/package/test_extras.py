@@ -222,6 +222,7 @@ def test_a_module_says_what_it_needs(
     module = f"cline_transport.{package}"
     monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(_extras, "_SINCE", {})  # on any Python
     with pytest.raises(ImportError) as caught:
         import_module(module)
     assert str(caught.value) == f"{module} needs the package {package!r}: pip install {remedy}"
