@@ -135,7 +135,7 @@ def openai2(session: nox.Session) -> None:
     """Its second, on httpx."""
     install(session, "test", "openai2")
     pytest(session, BY_SDK, (*BY_SDK, NO_STREAM_MATRIX))
-    if not set(session.posargs) - {"--quick"}:
+    if not session.posargs:
         session.run("python", "-m", "pytest", "-q", "tests/faults", "-k", "openai")
 
 
